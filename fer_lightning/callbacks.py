@@ -1,0 +1,144 @@
+"""What happens beside training: each epoch's seed, its row in metrics.csv, its pictures in TensorBoard."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from fer_lightning.atomic import replacing
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
+
+
+class EpochSeed(Callback):
+    """Makes an epoch's random draws (dropout) depend on the seed and the epoch's number alone.
+
+    A run that was killed and resumed then ends with the weights of one that was not.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        parts = (self.seed, trainer.current_epoch, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
+
+class EpochTable(Callback):
+    """Writes `metrics.csv`, a row an epoch; its rows are in the checkpoint, so that a resumed run's table is whole.
+
+    Attributes:
+        rows: One dict an epoch: epoch, step, lr, images_per_s (training only, reading and augmentation included),
+            seconds (validation included), and every metric of `train` and `val`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = self._last_batch = time.perf_counter()
+        self._images = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._images += len(batch.targets) * trainer.world_size
+        self._last_batch = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
+        meters = [pl_module.train_meter]
+        if trainer.num_val_batches and sum(trainer.num_val_batches):
+            meters.append(pl_module.val_meter)
+        # Computing a meter talks to the other processes, so every process does it and one writes.
+        scores = {name: value.item() for meter in meters for name, value in meter.compute().items()}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "images_per_s": self._images / (self._last_batch - self._start),
+                "seconds": time.perf_counter() - self._start,
+                **scores,
+            }
+        )
+        if trainer.is_global_zero:
+            with replacing(self.path) as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class TensorBoardPictures(Callback):
+    """The network's graph and augmented training faces at the start; later the confusion matrix and worst mistakes on `val`.
+
+    Args:
+        every_n_epochs: Between the pictures of `val`.
+        faces: In a grid.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, faces: int = 32) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.faces = faces
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
+        if writer := _writer(trainer):
+            dataset = trainer.datamodule.dataset("train", augmented=True)
+            draws = [(trainer.current_epoch, i) for i in range(min(self.faces, len(dataset)))]
+            captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[: len(draws)]]]
+            figure = faces_figure(dataset.pictures(draws), captions, "Training faces as augmented")
+            _add(writer, "faces/train_augmented", figure, trainer)
+            _add_graph(writer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+        if not due or trainer.state.fn != "fit":
+            return
+        # Computing talks to the other processes, so it comes before asking whether this one writes.
+        counts = pl_module.val_meter.confusion.compute()
+        indices, targets, probabilities = pl_module.val_meter.predictions.compute()
+        if writer := _writer(trainer):
+            title = f"val, epoch {trainer.current_epoch + 1}"
+            figure = confusion_matrix_figure(counts.cpu().numpy(), pl_module.class_names, title)
+            _add(writer, "confusion_matrix/val", figure, trainer)
+            figure = mistakes_figure(
+                trainer.datamodule.cache.open()[indices.cpu()],
+                targets.cpu().numpy(),
+                probabilities.cpu().numpy(),
+                pl_module.class_names,
+                f"Worst mistakes on {title}",
+                count=self.faces,
+            )
+            _add(writer, "faces/val_worst_mistakes", figure, trainer)
+
+
+def _writer(trainer: L.Trainer) -> SummaryWriter | None:
+    """TensorBoard's writer on the process that has one, if TensorBoard is logged to at all."""
+    if not trainer.is_global_zero:
+        return None
+    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def _add_graph(writer: SummaryWriter, model: ExpressionClassifier) -> None:
+    with warnings.catch_warnings():
+        # TensorBoard's graphs are TorchScript traces, which torch deprecates without offering it another way.
+        warnings.filterwarnings("ignore", "`torch.jit.trace", FutureWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
+        writer.add_graph(model.net, model.example_input_array.to(model.device))
+
+
+def _add(writer: SummaryWriter, tag: str, figure: Figure, trainer: L.Trainer) -> None:
+    writer.add_figure(tag, figure, global_step=trainer.global_step, close=True)
+    plt.close(figure)

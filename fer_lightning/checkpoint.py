@@ -1,0 +1,45 @@
+"""Reading checkpoints that may come from anywhere: plain data only, code in them is never run."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_lightning.errors import InputError
+
+KEYS = ("state_dict", "hyper_parameters")
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint of an ExpressionClassifier.
+
+    Raises:
+        InputError: There is no such file, it is damaged, it is something else, or it holds code instead of data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint at {path.absolute()}: a run writes them to checkpoints/best.ckpt and last.ckpt")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint: give a run's best.ckpt or last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds more than weights and plain data and was not loaded, since such files can run code: "
+            "use a checkpoint written by fer_lightning"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint ({error})") from error
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in KEYS):
+        raise InputError(f"{path} is not a checkpoint of fer_lightning: it lacks {' or '.join(KEYS)}")
+    return checkpoint
+
+
+def check_fits(checkpoint: dict[str, Any], hyper_parameters: dict[str, Any], path: str | Path) -> None:
+    """Raise InputError where a checkpoint was made for other classes, another network or another preprocessing."""
+    for name in ("class_names", "net", "preprocess"):
+        theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
+        if theirs != ours:
+            raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same settings and data")

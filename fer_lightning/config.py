@@ -1,0 +1,96 @@
+"""Hydra's side of the commands: where conf/ is, what its top level holds, and how a user's mistake is told."""
+
+import os
+
+# albumentations asks the package index for its latest version on import; it must not.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Hydra raises its errors instead of printing them its own way.
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_lightning.errors import InputError
+
+PACKAGE = Path(__file__).parent
+CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+@dataclass
+class Monitor:
+    """The validation metric that chooses the best epoch."""
+
+    metric: str | None = MISSING
+    mode: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """Top level of conf/train.yaml; Hydra refuses keys that are not here."""
+
+    data: Any = MISSING
+    protocol: Any = MISSING
+    preprocess: Any = MISSING
+    augmentation: Any = MISSING
+    model: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    monitor: Monitor = MISSING
+    seed: int = MISSING
+    ckpt_path: str | None = None
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+
+
+def run_folder(ckpt_path: str | None, new: str) -> str:
+    """A run that goes on from `RUN/checkpoints/last.ckpt` goes on in RUN; any other starts a folder of its own."""
+    path = Path(ckpt_path) if ckpt_path else None
+    return str(path.parent.parent) if path and path.parent.name == "checkpoints" else new
+
+
+OmegaConf.register_new_resolver("run_folder", run_folder)
+
+
+def compose_config(*overrides: str) -> DictConfig:
+    """The configuration of `python -m fer_lightning.train OVERRIDES`, without running it."""
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the command on a user's mistake with one sentence and exit code 1, without a traceback."""
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(f"error: {explain(error)}")
+
+
+def explain(error: Exception) -> str:
+    """Say in one sentence what a configuration or the files it names got wrong, with the keys there are."""
+    if isinstance(error, InstantiationException):
+        # Hydra wraps whatever a constructor raised, and repeats it with the place in its own message.
+        cause = error.__cause__
+        return str(cause) if isinstance(cause, InputError) else " ".join(str(error).split())
+    unknown = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(unknown, OmegaConfBaseException) and unknown.parent_node is not None and unknown.full_key:
+        known = sorted(str(key) for key in OmegaConf.to_container(unknown.parent_node, resolve=False))
+        place, _, key = unknown.full_key.rpartition(".")
+        return f"{str(error).splitlines()[0]} There is no {key!r}{f' in {place}' if place else ''}: {', '.join(known)}"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or ''} (choose another place with hydra.run.dir=DIR, or free some space)"
+    return str(error)

@@ -1,0 +1,60 @@
+"""CK+ (Lucey et al., 2010) as the CK+48 download: the last three frames of 327 posed sequences, 48 x 48 gray.
+
+`CK+48/<class>/S<subject>_<sequence>_<frame>.png`: 981 images of 118 subjects. Neighbouring frames are near copies and
+the same people pose several expressions, so only a split by subject says how a stranger's face would fare.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fer_lightning.data.faces import FaceIndex, decode_image
+from fer_lightning.data.tree import FileTree, find_tree
+from fer_lightning.errors import InputError
+from fer_lightning.labels import CKPLUS_CLASSES, canonical
+
+FILE_NAME = re.compile(r"(?P<folder>[^/]+)/(?P<subject>S\d+)_(?P<sequence>\d+)_(?P<frame>\d+)\.png$")
+
+
+def read_ckplus(root: str | Path | None = None) -> FaceIndex:
+    """Index CK+48, zip or unpacked.
+
+    Args:
+        root: Where it lies; None looks in `data/ckplus`, then `$FER_DATA/ckplus`.
+
+    Raises:
+        InputError: Nothing there, an image outside the seven classes, or a file name without subject and sequence.
+    """
+    tree = find_tree(
+        "ckplus",
+        root,
+        holds=lambda name: FILE_NAME.search(name) is not None,
+        expected="CK+48 images (CK+48/<class>/S<subject>_<sequence>_<frame>.png)",
+        download="'CK+' (CK+48, archive.zip) from Kaggle: shuvoalok/ck-dataset",
+    )
+    names = tree.images()
+    matches = [_parse(tree, name) for name in names]
+    targets = [CKPLUS_CLASSES.index(canonical(match["folder"])) for match in matches]
+    return FaceIndex(
+        dataset="ckplus",
+        class_names=CKPLUS_CLASSES,
+        names=names,
+        targets=np.array(targets, dtype=np.int64),
+        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        source_key=tree.key(),
+        subjects=np.array([match["subject"] for match in matches]),
+        sequences=np.array([f"{match['subject']}_{match['sequence']}" for match in matches]),
+    )
+
+
+def _parse(tree: FileTree, name: str) -> re.Match[str]:
+    match = FILE_NAME.search(name)
+    if match is None:
+        raise InputError(f"{tree.path}: {name} is not named <class>/S<subject>_<sequence>_<frame>.png; remove or rename it")
+    if canonical(match["folder"]) not in CKPLUS_CLASSES:
+        raise InputError(
+            f"{tree.path}: the class directory {match['folder']!r} is unknown to CK+, which has "
+            f"{', '.join(CKPLUS_CLASSES)}; rename it, or use data=folder for classes of your own"
+        )
+    return match

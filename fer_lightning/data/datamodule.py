@@ -1,0 +1,296 @@
+"""The LightningDataModule over every dataset.   Shapes: N batch, C channels, S side in pixels."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from albumentations import Compose
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fer_lightning.data.cache import FaceCache, cached_faces
+from fer_lightning.data.faces import FaceIndex
+from fer_lightning.data.splits import STAGES, Split
+from fer_lightning.errors import InputError
+from fer_lightning.preprocess import Preprocess
+
+log = logging.getLogger(__name__)
+
+
+class FaceBatch(NamedTuple):
+    """images float32 (N, C, S, S); targets int64 (N,); indices int64 (N,), positions in the dataset's FaceIndex."""
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+class FaceDataset(Dataset):
+    """Whole batches of prepared images, augmented if asked, and scaled.
+
+    Args:
+        cache: Decoded images.
+        indices: Positions in the FaceIndex that this dataset is made of, int64.
+        targets: Of the whole FaceIndex.
+        preprocess: Its `scale` is applied last.
+        augmentation: Applied to each uint8 image; None for none.
+        seed: With the epoch and the batch it decides every random draw, whichever worker makes it.
+    """
+
+    def __init__(
+        self,
+        cache: FaceCache,
+        indices: np.ndarray,
+        targets: np.ndarray,
+        preprocess: Preprocess,
+        *,
+        augmentation: Compose | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.cache = cache
+        self.indices = indices
+        self.targets = targets
+        self.preprocess = preprocess
+        self.augmentation = augmentation
+        self.seed = seed
+
+    @cached_property
+    def _images(self) -> np.ndarray:
+        return self.cache.open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker that is sent this dataset maps the images itself: pickling the map would send every pixel."""
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, draws: list[tuple[int, int]]) -> FaceBatch:
+        """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
+        indices = self.indices[[position for _, position in draws]]
+        return FaceBatch(
+            torch.from_numpy(self.preprocess.scale(self.pictures(draws))),
+            torch.from_numpy(self.targets[indices]),
+            torch.from_numpy(indices),
+        )
+
+    def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
+        """The same batch before scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
+        images = self._images[self.indices[[position for _, position in draws]]]
+        if self.augmentation is None:
+            return images
+        # albumentations keeps a generator of its own, which neither seed_everything nor a worker's seed reaches.
+        epoch, first = draws[0]
+        self.augmentation.set_random_seed(_seed(self.seed, epoch, first))
+        return np.stack([self.augmentation(image=image)["image"] for image in images])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, position) pairs of one process, the order a function of seed and epoch alone.
+
+    Pairs carry the epoch to loader workers, which outlive it or are started anew, and know it in neither case. In order
+    (`shuffle=False`), the processes share out every position exactly once, so that none is counted twice in a metric;
+    shuffled, each gets equally many, as gradients need, and up to world_size - 1 are left out of an epoch.
+    """
+
+    def __init__(self, length: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.length // self.world_size
+        return len(range(self.rank, self.length, self.world_size))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng(_seed(self.seed, self.epoch)).permutation(self.length)
+        mine = order[self.rank :: self.world_size][: len(self)]
+        return iter([(self.epoch, position) for position in mine.tolist()])
+
+
+class FaceDataModule(L.LightningDataModule):
+    """Read, decode once, split, and load a dataset.
+
+    Args:
+        reader: Gives the FaceIndex; called with `root` where that is set.
+        protocol: Splits it.
+        preprocess: Settings of `Preprocess`.
+        augmentation: Applied to training images only.
+        root: Where the dataset lies; None looks in the reader's own places.
+        batch_size: Per process.
+        num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
+            cores, and a share of the cores beside a GPU.
+        cache_dir: Where decoded images are kept.
+        on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
+        seed: Of the order and the augmentations.
+    """
+
+    def __init__(
+        self,
+        reader: Callable[..., FaceIndex],
+        protocol: Callable[[FaceIndex], Split],
+        preprocess: Preprocess,
+        *,
+        augmentation: Compose | None = None,
+        root: str | None = None,
+        batch_size: int = 128,
+        num_workers: int | None = None,
+        cache_dir: str | Path = "data/cache",
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
+        self.reader = reader
+        self.protocol = protocol
+        self.augmentation = augmentation
+        self.root = root
+        self.batch_size = batch_size
+        self.num_workers = _default_num_workers() if num_workers is None else num_workers
+        self.cache_dir = cache_dir
+        self.on_bad_image = on_bad_image
+        self.seed = seed
+        self._preprocess = preprocess
+
+    @cached_property
+    def index(self) -> FaceIndex:
+        """Everything the reader found."""
+        return self.reader() if self.root is None else self.reader(root=self.root)
+
+    @cached_property
+    def cache(self) -> FaceCache:
+        """The decoded images; built on first use."""
+        cache = cached_faces(self.index, self._preprocess, self.cache_dir, on_bad_image=self.on_bad_image)
+        for i, reason in cache.skipped.items():
+            log.warning("left out: %s %s", self.index.names[i], reason)
+        return cache
+
+    @cached_property
+    def split(self) -> Split:
+        """Index arrays into `index`, of images that decode."""
+        decoded = np.setdiff1d(np.arange(len(self.index.names)), list(self.cache.skipped))
+        split = self.protocol(self.index.select(decoded))
+        return split.into(decoded)
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """With the training split's mean and standard deviation filled in where they are needed."""
+        return self._preprocess.fitted(self.cache.open()[self.split.train])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In label order."""
+        return self.index.class_names
+
+    def has(self, stage: str) -> bool:
+        """Whether the protocol gives images to `train`, `val` or `test`."""
+        return len(getattr(self.split, stage)) > 0
+
+    def prepare_data(self) -> None:
+        """Build the cache, in one process only."""
+        _ = self.cache
+
+    def dataset(self, stage: str, *, augmented: bool = False) -> FaceDataset:
+        """One split's images."""
+        return FaceDataset(
+            self.cache,
+            getattr(self.split, stage),
+            self.index.targets,
+            self.preprocess,
+            augmentation=self.augmentation if augmented else None,
+            seed=self.seed,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._loader("val") if self.has("val") else []
+
+    def test_dataloader(self) -> DataLoader | list:
+        return self._loader("test") if self.has("test") else []
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What was trained and measured on: protocol, and for each split counts and a hash of pixels and labels.
+
+        The hash does not depend on file names or order, so that a zip, its folder and the csv of the same pixels agree.
+        `duplicates` counts the images of a split whose exact pixels are also in `train`.
+        """
+        digests = {stage: self._digests(getattr(self.split, stage)) for stage in STAGES}
+        known = {digest[:16] for digest in digests["train"]}
+        return {
+            "dataset": self.index.dataset,
+            "protocol": self.split.protocol,
+            "leaks": self.split.leaks,
+            "skipped": [self.index.names[i] for i in self.cache.skipped],
+            "splits": {stage: self._summary(stage, digests[stage]) for stage in STAGES},
+            "duplicates": {
+                stage: sum(digest[:16] in known for digest in digests[stage]) for stage in STAGES[1:]
+            },
+        }
+
+    def _digests(self, indices: np.ndarray) -> list[bytes]:
+        """For each image 16 bytes of its pixels' hash, then its label."""
+        images = self.cache.open()
+        return [
+            hashlib.blake2b(images[i].tobytes(), digest_size=16).digest() + int(self.index.targets[i]).to_bytes(2)
+            for i in indices
+        ]
+
+    def _summary(self, stage: str, digests: list[bytes]) -> dict[str, Any]:
+        counts = np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
+        return {
+            "count": len(digests),
+            "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
+            "sha256": hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+        }
+
+    def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
+        dataset = self.dataset(stage, augmented=training)
+        sampler = EpochSampler(
+            len(dataset),
+            shuffle=training,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=_already_a_batch,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _already_a_batch(batch: FaceBatch) -> FaceBatch:
+    return batch
+
+
+def _default_num_workers() -> int:
+    return min(8, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else 0
+
+
+def _seed(*parts: int) -> int:
+    """One 32-bit seed from several numbers; near numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -1,0 +1,141 @@
+"""FER2013 (Goodfellow et al., 2013): 35,887 web faces, 48 x 48 gray, with an official three-way split.
+
+The split's own names are Training, PublicTest and PrivateTest. Training is trained on, PublicTest chosen by, PrivateTest
+reported once: they are `train`, `val` and `test` from here on, never the other way round.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_lightning.data.faces import BadImageError, FaceIndex, decode_image
+from fer_lightning.data.tree import FileTree, find_tree
+from fer_lightning.errors import InputError
+from fer_lightning.labels import FER2013_CLASSES, canonical
+
+SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
+FILE_NAME = re.compile(rf"(?P<folder>[^/]+)/(?P<usage>{'|'.join(SPLITS)})_[^/]*$")
+SIDE = 48
+
+
+def read_fer2013(root: str | Path | None = None) -> FaceIndex:
+    """Index FER2013 from its image folders or its csv, zip or unpacked.
+
+    Args:
+        root: Where it lies; None looks in `data/fer2013`, then `$FER_DATA/fer2013`.
+
+    Raises:
+        InputError: Nothing there, an unknown class or split, or a label out of range.
+    """
+    tree = find_tree(
+        "fer2013",
+        root,
+        holds=lambda name: _is_csv(name) or FILE_NAME.search(name) is not None,
+        expected="FER2013 images (train/<class>/Training_*.jpg, test/<class>/PublicTest_*.jpg) or fer2013.csv",
+        download="'FER-2013' (archive.zip) from Kaggle: msambare/fer2013, or fer2013.csv / icml_face_data.csv from the "
+        "challenges-in-representation-learning competition",
+    )
+    csv_names = [name for name in tree.names if _is_csv(name)]
+    return _index_csv(tree, csv_names[0]) if csv_names else _index_folders(tree)
+
+
+def _is_csv(name: str) -> bool:
+    return name.rsplit("/", 1)[-1] in CSV_NAMES
+
+
+def _index_folders(tree: FileTree) -> FaceIndex:
+    names = tree.images()
+    matches = [_parse(tree, name) for name in names]
+    targets = [FER2013_CLASSES.index(canonical(match["folder"])) for match in matches]
+    return FaceIndex(
+        dataset="fer2013",
+        class_names=FER2013_CLASSES,
+        names=names,
+        targets=np.array(targets, dtype=np.int64),
+        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        source_key=tree.key(),
+        splits=np.array([SPLITS[match["usage"]] for match in matches]),
+    )
+
+
+def _parse(tree: FileTree, name: str) -> re.Match[str]:
+    match = FILE_NAME.search(name)
+    if match is None:
+        raise InputError(
+            f"{tree.path}: {name} does not say its split; FER2013's files are named <class>/Training_*.jpg, "
+            "PublicTest_*.jpg and PrivateTest_*.jpg (use data=folder for images of your own)"
+        )
+    if canonical(match["folder"]) not in FER2013_CLASSES:
+        raise InputError(
+            f"{tree.path}: the class directory {match['folder']!r} is unknown to FER2013, which has "
+            f"{', '.join(FER2013_CLASSES)}; rename it, or use data=folder for classes of your own"
+        )
+    return match
+
+
+def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
+    """Index `emotion, pixels, Usage`, in any order and with the blanks that icml_face_data.csv has before its names."""
+    table = _Csv(tree, csv_name)
+    rows = table.columns(["emotion", "Usage"])
+    usages = rows["Usage"].astype(str).str.strip()
+    unknown = ~usages.isin(list(SPLITS))
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise InputError(f"{csv_name}: {table.name(row)} has Usage {usages[row]!r}; it must be one of {', '.join(SPLITS)}")
+    labels = pd.to_numeric(rows["emotion"], errors="coerce")
+    if labels.isna().any():
+        row = int(np.argmax(labels.isna()))
+        raise InputError(
+            f"{csv_name}: {table.name(row)} has emotion {rows['emotion'][row]!r}; it must be a number from 0 to 6"
+        )
+    return FaceIndex(
+        dataset="fer2013",
+        class_names=FER2013_CLASSES,
+        names=[table.name(row) for row in range(len(rows))],
+        targets=labels.to_numpy(np.int64),
+        read=table.image,
+        source_key=tree.key(),
+        splits=usages.map(SPLITS).to_numpy(str),
+    )
+
+
+class _Csv:
+    """fer2013.csv or icml_face_data.csv; the pixels, 290 MB of text, are read only when an image is asked for."""
+
+    def __init__(self, tree: FileTree, csv_name: str) -> None:
+        self._tree = tree
+        self._csv_name = csv_name
+
+    def name(self, row: int) -> str:
+        """As an editor numbers lines: the header is line 1."""
+        return f"line {row + 2}"
+
+    def columns(self, wanted: list[str]) -> pd.DataFrame:
+        """The wanted columns, by their names without blanks around them."""
+        with self._tree.open(self._csv_name) as file:
+            try:
+                table = pd.read_csv(file, usecols=lambda column: column.strip() in wanted, dtype=str)
+            except (ValueError, UnicodeDecodeError) as error:
+                raise InputError(f"{self._tree.path / self._csv_name} is not a readable csv file ({error})") from error
+        table.columns = table.columns.str.strip()
+        if missing := [column for column in wanted if column not in table]:
+            raise InputError(f"{self._csv_name} has no column {', '.join(missing)}: it must have emotion, pixels and Usage")
+        return table
+
+    @cached_property
+    def _pixels(self) -> pd.Series:
+        return self.columns(["pixels"])["pixels"]
+
+    def image(self, row: int) -> np.ndarray:
+        """Image of one row, uint8 (48, 48)."""
+        words = str(self._pixels[row]).split()
+        if len(words) != SIDE * SIDE:
+            raise BadImageError(self.name(row), f"of {self._csv_name} has {len(words)} pixels; it must have {SIDE * SIDE}")
+        try:
+            return np.array(words, dtype=np.uint8).reshape(SIDE, SIDE)
+        except (ValueError, OverflowError) as error:
+            raise BadImageError(self.name(row), f"of {self._csv_name} has a pixel that is not 0 to 255 ({error})") from error

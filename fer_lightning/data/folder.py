@@ -1,0 +1,85 @@
+"""Any folder of class folders: `<class>/image.jpg`, or `train/<class>/image.jpg` with `val` and `test` beside it."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from fer_lightning.data.faces import FaceIndex, decode_image
+from fer_lightning.data.tree import FileTree, find_tree
+from fer_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def read_folder(root: str | Path | None = None) -> FaceIndex:
+    """Index a folder (or zip) of class folders; the classes are the folders' names, sorted.
+
+    Args:
+        root: Where it lies; None looks in `data/folder`, then `$FER_DATA/folder`.
+
+    Raises:
+        InputError: No image there, images outside a class folder, fewer than two classes.
+    """
+    tree = find_tree(
+        "folder",
+        root,
+        holds=lambda name: "/" in name,
+        expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
+        download="or collect images into one folder a class",
+    )
+    names = tree.images()
+    if not names:
+        raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
+    if len(names) < len(tree.names):
+        strange = next(name for name in tree.names if name not in set(names))
+        log.warning("%s: %d files are not images and are left out, first %s", tree.path, len(tree.names) - len(names), strange)
+    parts = _without_common_level([name.split("/")[:-1] for name in names])
+    has_splits = _has_splits(tree, names, parts)
+    labels = [_label(tree, name, part[1:] if has_splits else part) for name, part in zip(names, parts, strict=True)]
+    class_names = tuple(sorted(set(labels)))
+    if len(class_names) < 2:
+        raise InputError(f"{tree.path} has images of one class only, {class_names[0]!r}: at least two are needed")
+    return FaceIndex(
+        dataset="folder",
+        class_names=class_names,
+        names=names,
+        targets=np.array([class_names.index(label) for label in labels], dtype=np.int64),
+        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        source_key=tree.key(),
+        splits=np.array([SPLITS[part[0].lower()] for part in parts]) if has_splits else None,
+    )
+
+
+def _without_common_level(parts: list[list[str]]) -> list[list[str]]:
+    """Drop a folder that every image lies in, as an archive's own name above its classes."""
+    while len({part[0] for part in parts if part}) == 1 and all(len(part) > 1 for part in parts):
+        parts = [part[1:] for part in parts]
+    return parts
+
+
+def _has_splits(tree: FileTree, names: list[str], parts: list[list[str]]) -> bool:
+    """Whether the level above the classes is train, val and test; a mixture of both layouts is refused."""
+    in_split = [len(part) > 1 and part[0].lower() in SPLITS for part in parts]
+    if any(in_split) and not all(in_split):
+        raise InputError(
+            f"{tree.path}: {names[in_split.index(True)]} lies in a split's folder, but {names[in_split.index(False)]} "
+            "does not; put every image below train/<class>, val/<class> or test/<class>, or none"
+        )
+    return all(in_split)
+
+
+def _label(tree: FileTree, name: str, folders: list[str]) -> str:
+    if not folders:
+        raise InputError(f"{tree.path}: {name} lies in no class folder; put it in one named after its class")
+    return folders[0]

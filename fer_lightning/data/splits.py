@@ -1,0 +1,132 @@
+"""Protocols: which images are trained on, chosen by and reported, as index arrays.
+
+Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` chooses, `test` reports; either may
+be empty, and a protocol without `val` means a fixed number of epochs, never the best test epoch.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from fer_lightning.data.faces import FaceIndex
+from fer_lightning.errors import InputError
+
+STAGES = ("train", "val", "test")
+NOTHING = np.array([], dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Index arrays of a protocol, each sorted.
+
+    Attributes:
+        protocol: Name that goes with every number made under it.
+        leaks: Whether near-copies of training images (frames of one recording, other pictures of one person) stand in
+            `test` by the protocol's making, so that its numbers only compare with papers that did the same.
+    """
+
+    protocol: str
+    train: np.ndarray
+    val: np.ndarray = field(default_factory=lambda: NOTHING)
+    test: np.ndarray = field(default_factory=lambda: NOTHING)
+    leaks: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise InputError(f"protocol {self.protocol} leaves no image to train on")
+        everything = np.concatenate([self.train, self.val, self.test])
+        if len(np.unique(everything)) != len(everything):
+            raise AssertionError(f"protocol {self.protocol} put an image into two splits")
+
+    def into(self, positions: np.ndarray) -> "Split":
+        """The same split, for an index of which the one split here was the selection `positions`."""
+        return replace(self, **{stage: positions[getattr(self, stage)] for stage in STAGES})
+
+
+def official(index: FaceIndex) -> Split:
+    """The dataset's own split. FER2013: Training trains, PublicTest chooses, PrivateTest reports."""
+    if index.splits is None:
+        raise InputError(
+            f"{index.dataset} has no official split: use protocol=random_80_10_10"
+            + (", or protocol=subject_kfold" if index.subjects is not None else "")
+        )
+    stages = {stage: np.flatnonzero(index.splits == stage) for stage in STAGES}
+    return _checked(index, Split(protocol="official", **stages))
+
+
+def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Split:
+    """A stratified random split over all images, whoever they show; kept to compare with the papers that used it.
+
+    Args:
+        index: Its own split, if any, is ignored.
+        percent: Of train, val and test, adding up to 100; val may be 0.
+        seed: Of the split, apart from the run's.
+    """
+    name = "random_" + "_".join(str(part) for part in percent if part)
+    if sum(percent) != 100 or min(percent) < 0 or percent[0] == 0 or percent[2] == 0:
+        raise InputError(f"protocol {name}: percent must be three parts of 100 with train and test above 0, got {percent}")
+    train, rest = _stratified(index, np.arange(len(index.targets)), percent[1] + percent[2], seed=seed, name=name)
+    if percent[1]:
+        val, test = _stratified(index, rest, 100 * percent[2] / (100 - percent[0]), seed=seed, name=name)
+    else:
+        val, test = NOTHING, rest
+    return _checked(index, Split(protocol=name, train=np.sort(train), val=np.sort(val), test=np.sort(test), leaks=True))
+
+
+def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int = 0, seed: int = 0) -> Split:
+    """One fold of a cross-validation in which no person is on two sides; the folds' predictions are pooled.
+
+    Args:
+        index: Must say who is seen.
+        fold: Which fold is `test`, from 0.
+        n_folds: How many there are.
+        val_folds: How many of the following folds choose the epoch instead of training; 0 trains a fixed number.
+        seed: Of the folds, the same for every fold of a cross-validation.
+    """
+    if index.subjects is None:
+        raise InputError(
+            f"{index.dataset} does not say who is seen, so it cannot be split by subject: use protocol=official or "
+            "protocol=random_80_10_10"
+        )
+    n_subjects = len(np.unique(index.subjects))
+    if not 2 <= n_folds <= n_subjects:
+        raise InputError(f"protocol.n_folds must be 2 to {n_subjects} (the number of subjects), got {n_folds}")
+    if not 0 <= fold < n_folds:
+        raise InputError(f"protocol.fold must be 0 to {n_folds - 1}, got {fold}")
+    if not 0 <= val_folds <= n_folds - 2:
+        raise InputError(f"protocol.val_folds must be 0 to {n_folds - 2}, got {val_folds}")
+    kfold = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    folds = [test for _, test in kfold.split(index.targets, index.targets, groups=index.subjects)]
+    rotated = folds[fold:] + folds[:fold]
+    split = Split(
+        protocol=f"subject_kfold_{n_folds}",
+        test=np.sort(rotated[0]),
+        val=np.sort(np.concatenate([NOTHING, *rotated[1 : 1 + val_folds]])),
+        train=np.sort(np.concatenate(rotated[1 + val_folds :])),
+    )
+    return _checked(index, split)
+
+
+def _stratified(
+    index: FaceIndex, positions: np.ndarray, percent: float, *, seed: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return train_test_split(
+            positions, test_size=percent / 100, stratify=index.targets[positions], random_state=seed
+        )
+    except ValueError as error:
+        counts = np.bincount(index.targets, minlength=len(index.class_names))
+        rarest = int(counts.argmin())
+        raise InputError(
+            f"protocol {name} cannot be stratified over {len(index.targets)} images ({error}): the rarest class, "
+            f"{index.class_names[rarest]}, has {counts[rarest]}"
+        ) from error
+
+
+def _checked(index: FaceIndex, split: Split) -> Split:
+    counts = np.bincount(index.targets[split.train], minlength=len(index.class_names))
+    if not counts.all():
+        empty = [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]
+        raise InputError(f"protocol {split.protocol} leaves no training image of class {', '.join(empty)}")
+    return split

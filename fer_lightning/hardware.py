@@ -1,0 +1,58 @@
+"""What this machine is, and which number format it trains fast in."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
+    """Turn `auto` into Lightning's name of a precision, and say why.
+
+    bfloat16 keeps float32's range, so it needs no loss scaling; it is chosen where the hardware multiplies it natively,
+    since emulated it is slower than float32.
+
+    Args:
+        requested: `auto`, or a precision of Lightning's, which is returned as it is.
+        accelerator: Of the trainer: `auto`, `cpu`, `gpu` or `cuda`.
+    """
+    if requested != "auto":
+        return requested, "as configured"
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return "bf16-mixed", f"{torch.cuda.get_device_name()} multiplies bfloat16 natively"
+        return "32-true", f"{torch.cuda.get_device_name()} has no native bfloat16"
+    if accelerator in ("cpu", "auto") and _cpu_has_bfloat16():
+        return "bf16-mixed", "this processor multiplies bfloat16 natively"
+    return "32-true", "no native bfloat16 was found"
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Processor, threads and GPUs, as plain data."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return set()
+    lines = [line for line in info.read_text().splitlines() if line.startswith("flags")]
+    return set(lines[0].split(":", 1)[1].split()) if lines else set()
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,120 @@
+"""The LightningModule.   Shapes: N batch, C channels, S side in pixels, K classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from fer_lightning.data.datamodule import FaceBatch
+from fer_lightning.metrics import Meter
+from fer_lightning.models import create_model
+
+OptimizerFactory = Callable[..., Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], dict[str, Any]]
+
+
+class ExpressionClassifier(L.LightningModule):
+    """A network with its loss, metrics and optimizer.
+
+    The hyper-parameters kept in a checkpoint are plain data, and rebuild the network and its preprocessing.
+
+    Args:
+        net: `name` and keyword arguments of `create_model`; classes, channels and image size come from the data.
+        class_names: In label order, K of them.
+        preprocess: Settings of `Preprocess` that the images went through.
+        label_smoothing: Probability mass spread evenly over the classes, in training only.
+        channels_last: Lay out images and filters with the channels innermost, which CPUs and tensor cores prefer.
+        optimizer: Called with the parameters; needed to train.
+        scheduler: Called with the optimizer and the number of steps; a function of `optim.py`, or None.
+    """
+
+    def __init__(
+        self,
+        net: Mapping[str, Any],
+        class_names: Sequence[str],
+        preprocess: Mapping[str, Any],
+        *,
+        label_smoothing: float = 0.0,
+        channels_last: bool = True,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        net, class_names, preprocess = dict(net), list(class_names), dict(preprocess)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        channels, size = preprocess["channels"], preprocess["size"]
+        self.net: nn.Module = create_model(
+            **net, num_classes=len(class_names), in_channels=channels, image_size=size
+        )
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+        self.example_input_array = torch.zeros(1, channels, size, size)
+        num_classes = len(class_names)
+        self.train_meter = Meter("train", num_classes, keep_predictions=False)
+        self.val_meter = Meter("val", num_classes, keep_predictions=True)
+        self.test_meter = Meter("test", num_classes, keep_predictions=True)
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    @property
+    def class_names(self) -> list[str]:
+        """In label order."""
+        return self.hparams.class_names
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S) to logits (N, K)."""
+        return self.net(images)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self._optimizer(self.parameters())
+        if self._scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches)),
+        }
+
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
+        loss = self._step(self.train_meter, batch, label_smoothing=self.hparams.label_smoothing)
+        self.log("loss", loss, prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._step(self.val_meter, batch)
+
+    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._step(self.test_meter, batch)
+
+    def _step(self, meter: Meter, batch: FaceBatch, *, label_smoothing: float = 0.0) -> Tensor:
+        logits = self(batch.images)
+        loss = cross_entropy(logits, batch.targets, label_smoothing=label_smoothing)
+        meter.update(loss, logits, batch.targets, batch.indices)
+        return loss
+
+    # Meters are reset when an epoch starts, not when it ends, so that callbacks find them full whenever they run.
+    def on_train_epoch_start(self) -> None:
+        self.train_meter.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_meter.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.test_meter.reset()
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch(self.train_meter)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch(self.val_meter, shown=("val/acc", "val/loss"))
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch(self.test_meter)
+
+    def _log_epoch(self, meter: Meter, *, shown: Sequence[str] = ()) -> None:
+        for name, value in meter.compute().items():
+            # Computed over all processes already; sync_dist averages equal numbers and keeps Lightning from warning.
+            self.log(name, value, prog_bar=name in shown, sync_dist=True)

@@ -1,0 +1,38 @@
+"""Learning rate schedules as Lightning wants them: each takes (optimizer, total_steps) and says when it steps.
+
+A schedule that steps with every batch is exact after a resume, which one that steps between epochs is not: Lightning
+steps those after it has written the epoch's checkpoint.
+"""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR
+
+
+def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:
+    """From the optimizer's learning rate down to `final`, after a linear rise over the fraction `warmup` of all steps."""
+    rising = round(warmup * total_steps)
+    falling = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising), eta_min=final)
+    if not rising:
+        return {"scheduler": falling, "interval": "step"}
+    rise = LinearLR(optimizer, start_factor=1 / rising, total_iters=rising)
+    return {"scheduler": SequentialLR(optimizer, [rise, falling], milestones=[rising]), "interval": "step"}
+
+
+def one_cycle(
+    optimizer: Optimizer, total_steps: int, *, max_lr: float, pct_start: float = 0.3, cycle_momentum: bool = True
+) -> dict[str, Any]:
+    """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to nothing."""
+    scheduler = OneCycleLR(
+        optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=cycle_momentum
+    )
+    return {"scheduler": scheduler, "interval": "step"}
+
+
+def plateau(
+    optimizer: Optimizer, total_steps: int, *, monitor: str, mode: str, factor: float = 0.1, patience: int = 10
+) -> dict[str, Any]:
+    """Multiply the rate by `factor` when `monitor` has not improved for `patience` epochs."""
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}

@@ -1,0 +1,109 @@
+"""The pictures of a run.   Shapes: N images, S side in pixels, K classes."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+
+def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """Draw counts (K, K), rows true and columns predicted: colour is the share of the row, the number the count."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels = np.array(
+        [[f"{share:.0%}\n{count}" for share, count in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
+    )
+    side = 2.2 + 0.75 * len(class_names)
+    figure, axes = plt.subplots(figsize=(side, side * 0.92), layout="constrained")
+    sns.heatmap(
+        shares,
+        annot=labels,
+        fmt="",
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        cbar=False,
+        square=True,
+        annot_kws={"fontsize": 8},
+        xticklabels=class_names,
+        yticklabels=class_names,
+        ax=axes,
+    )
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.tick_params(axis="x", rotation=45)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def faces_figure(
+    images: np.ndarray, captions: Sequence[str], title: str, *, colors: Sequence[str] | None = None, columns: int = 8
+) -> Figure:
+    """Lay out uint8 images (N, S, S) or BGR (N, S, S, 3) in rows, each under its caption."""
+    columns = min(columns, max(1, len(images)))
+    rows = max(1, -(-len(images) // columns))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(1.35 * columns, 1.75 * rows + 0.5), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for i, (axes, image, caption) in enumerate(zip(grid.flat, images, captions, strict=False)):
+        axes.imshow(image if image.ndim == 2 else image[..., ::-1], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=8, color=colors[i] if colors is not None else "black")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
+    """Draw loss and accuracy of training and validation by epoch, from the columns of `metrics.csv`."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axes, metric, name in zip(panels, ("loss", "acc"), ("cross-entropy loss", "top-1 accuracy"), strict=True):
+        for stage in ("train", "val"):
+            if f"{stage}/{metric}" in epochs:
+                axes.plot(epochs["epoch"] + 1, epochs[f"{stage}/{metric}"], label=stage, marker=".", markersize=4)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def mistakes_figure(
+    images: np.ndarray,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    *,
+    count: int = 32,
+) -> Figure:
+    """Show the wrong predictions of the highest confidence: uint8 images, targets (N,), probabilities (N, K)."""
+    predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions != targets)
+    worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:count]
+    captions = [
+        f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst
+    ]
+    return faces_figure(images[worst], captions, title if len(worst) else f"{title}: none")
+
+
+def samples_figure(
+    images: np.ndarray,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    *,
+    per_class: int = 4,
+) -> Figure:
+    """Show the first few images of each class with their prediction, right ones green and wrong ones red."""
+    predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    chosen = np.concatenate([np.flatnonzero(targets == target)[:per_class] for target in range(len(class_names))])
+    captions = [
+        f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen
+    ]
+    colors = ["tab:green" if predictions[i] == targets[i] else "tab:red" for i in chosen]
+    return faces_figure(
+        images[chosen], captions, f"{title}: the label above, the prediction below", colors=colors, columns=2 * per_class
+    )

@@ -1,0 +1,110 @@
+"""The one preprocessing of training, validation, test and prediction.
+
+Shapes: N images, C channels, S the side in pixels.
+
+It has two parts, because training augments between them: `prepare` turns any picture of a face into S x S bytes (this
+is what the cache on disk holds), `scale` turns those bytes into what the network reads. Validation, test and prediction
+are exactly `scale(prepare(image))`; its settings are plain numbers and travel inside the checkpoint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from fer_lightning.errors import InputError
+
+SCALINGS = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}  # mean and standard deviation on the [0, 1] scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Gray, resize, Gaussian and Laplacian filter, scale.
+
+    Args:
+        size: Side of the square that the network sees, in pixels.
+        channels: 1 for gray, 3 for colour in OpenCV's order (blue, green, red).
+        gaussian_kernel: Side of a Gaussian filter applied after resizing, odd; None for no filter.
+        laplacian: Sharpen after that by subtracting the Laplacian (MoodScope, section 3).
+        scaling: `unit` gives [0, 1], `symmetric` [-1, 1], `standard` subtracts `mean` and divides by `std`.
+        mean: Of the training pixels on the [0, 1] scale; the DataModule fills it in where `scaling` needs it.
+        std: Likewise.
+    """
+
+    size: int = 48
+    channels: Literal[1, 3] = 1
+    gaussian_kernel: int | None = None
+    laplacian: bool = False
+    scaling: Literal["unit", "symmetric", "standard"] = "unit"
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"preprocess.size must be at least 1 pixel, got {self.size}")
+        if self.channels not in (1, 3):
+            raise InputError(f"preprocess.channels must be 1 (gray) or 3 (colour), got {self.channels}")
+        if self.gaussian_kernel is not None and (self.gaussian_kernel < 1 or self.gaussian_kernel % 2 == 0):
+            raise InputError(
+                f"preprocess.gaussian_kernel must be odd and positive, or null, got {self.gaussian_kernel}"
+            )
+        if self.scaling not in (*SCALINGS, "standard"):
+            raise InputError(f"preprocess.scaling must be unit, symmetric or standard, got {self.scaling!r}")
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Map a picture, uint8 (H, W) gray or (H, W, 3) BGR, to uint8 (S, S) or (S, S, 3)."""
+        if self.channels == 1 and image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        elif self.channels == 3 and image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if image.shape[:2] != (self.size, self.size):
+            shrinks = min(image.shape[:2]) > self.size
+            image = cv2.resize(
+                image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            )
+        if self.gaussian_kernel is not None:
+            # Sigma 0: OpenCV derives it from the kernel's side, so that the kernel size alone sets the smoothing.
+            image = cv2.GaussianBlur(image, (self.gaussian_kernel, self.gaussian_kernel), 0)
+        if self.laplacian:
+            sharpened = image - cv2.Laplacian(image, cv2.CV_16S)
+            image = np.clip(sharpened, 0, 255).astype(np.uint8)
+        return image
+
+    def scale(self, images: np.ndarray) -> np.ndarray:
+        """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S)."""
+        if images.ndim == 3:
+            images = images[:, None]
+        else:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        mean, std = self._mean_std()
+        return images * np.float32(1 / (255 * std)) - np.float32(mean / std)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Map one picture to the network's input, float32 (1, C, S, S)."""
+        return self.scale(self.prepare(image)[None])
+
+    def fitted(self, images: np.ndarray) -> "Preprocess":
+        """Fill in `mean` and `std` from prepared training images where `scaling` is `standard` and leaves them open."""
+        if self.scaling != "standard" or (self.mean is not None and self.std is not None):
+            return self
+        pixels = images / np.float32(255)
+        return replace(self, mean=float(pixels.mean(dtype=np.float64)), std=float(pixels.std(dtype=np.float64)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; `Preprocess(**data)` gives it back."""
+        return asdict(self)
+
+    def prepare_key(self) -> Mapping[str, Any]:
+        """The settings that decide what `prepare` returns, and with it whether a cache on disk is still right."""
+        return {name: value for name, value in asdict(self).items() if name not in ("scaling", "mean", "std")}
+
+    def _mean_std(self) -> tuple[float, float]:
+        if self.scaling in SCALINGS:
+            return SCALINGS[self.scaling]
+        if self.mean is None or self.std is None:
+            raise InputError("preprocess.scaling=standard needs a mean and a std: set both, or train to measure them")
+        if self.std <= 0:
+            raise InputError(f"preprocess.std must be positive, got {self.std}")
+        return self.mean, self.std

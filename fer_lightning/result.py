@@ -1,0 +1,61 @@
+"""`result.json`: everything one must know to read a run's numbers, written last; a folder without it is unfinished."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fer_lightning import __version__
+from fer_lightning.atomic import replacing
+from fer_lightning.module import ExpressionClassifier
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "opencv-python", "numpy", "hydra-core")
+
+
+def write_result(path: Path, facts: dict[str, Any]) -> None:
+    """Write `facts`, together with the command, commit and versions, as one JSON file, whole or not at all."""
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "command": ["python", "-m", "fer_lightning.train", *sys.argv[1:]],
+        "git_commit": git_commit(),
+        "versions": {"fer_lightning": __version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in PACKAGES},
+        **facts,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Trainable and frozen."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def count_multiply_adds(model: ExpressionClassifier) -> int:
+    """Multiply-adds of one image through the convolutions and dense layers, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(model.example_input_array.to(model.device))
+    return counter.get_total_flops() // 2
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with `-dirty` where files were changed since; None outside a clone."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,194 @@
+"""`python -m fer_lightning.train`: train, choose the best epoch on `val`, measure it on `test` once, write a run folder."""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from fer_lightning.artifacts import write_artifacts
+from fer_lightning.callbacks import EpochTable
+from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError
+from fer_lightning.hardware import choose_precision, describe_hardware
+from fer_lightning.metrics import per_class_scores
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.result import count_multiply_adds, count_parameters, write_result
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
+    with config.plain_errors():
+        return train(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def train(cfg: DictConfig, run_dir: Path) -> float:
+    """Train under `cfg`, write `run_dir`, and return the monitored validation metric (test accuracy if nothing is validated)."""
+    started = time.perf_counter()
+    _refuse_to_overwrite(run_dir, cfg.ckpt_path)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule: FaceDataModule = instantiate(cfg.data)
+    model: ExpressionClassifier = instantiate(
+        cfg.model, class_names=list(datamodule.class_names), preprocess=datamodule.preprocess.to_dict()
+    )
+    if cfg.ckpt_path is not None:
+        check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path)
+    _announce(datamodule)
+    trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
+    trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+    scores = _measure_best(trainer, model, datamodule)
+    if trainer.is_global_zero:
+        _write_run(cfg, run_dir, trainer, model, datamodule, scores, seconds=time.perf_counter() - started)
+    return scores.get(cfg.monitor.metric, scores.get("test/acc"))
+
+
+def _refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
+    if ckpt_path is None and (run_dir / "checkpoints").exists():
+        raise InputError(
+            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start another "
+            "with hydra.run.dir=DIR"
+        )
+
+
+def _announce(datamodule: FaceDataModule) -> None:
+    counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in ("train", "val", "test"))
+    log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
+    if datamodule.split.leaks:
+        log.warning(
+            "protocol %s lets near-copies and the same people into both train and test: its numbers only compare with "
+            "papers that split so",
+            datamodule.split.protocol,
+        )
+    if not datamodule.has("test"):
+        log.warning("no test split here (FER2013: this copy lacks PrivateTest); val is reported, under its own name")
+    if not datamodule.has("val"):
+        log.info("no validation split: the last epoch is kept, none is chosen")
+
+
+def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
+    if not validates:
+        _require_no_monitor(cfg)
+        cfg.monitor.metric = None
+    precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    log.info("precision %s: %s", precision, reason)
+    return instantiate(
+        cfg.trainer,
+        precision=precision,
+        callbacks=list(instantiate(cfg.callbacks).values()),
+        logger=list(instantiate(cfg.logger).values()),
+        default_root_dir=run_dir,
+    )
+
+
+def _require_no_monitor(cfg: DictConfig) -> None:
+    for place in ("callbacks.early_stopping", "scheduler.monitor"):
+        if OmegaConf.select(cfg, place) is not None:
+            raise InputError(
+                f"{place} watches {cfg.monitor.metric}, but this protocol has no validation split: choose another "
+                "scheduler and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
+            )
+
+
+def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule) -> dict[str, float]:
+    """Validate and test the best checkpoint; without a test split, val is all there is."""
+    # best.ckpt holds the averaged weights where weights are averaged; the callback would swap others in again.
+    trainer.callbacks[:] = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
+    scores: dict[str, float] = {}
+    for stage, run in (("val", trainer.validate), ("test", trainer.test)):
+        if datamodule.has(stage):
+            [measured] = run(model, datamodule=datamodule, ckpt_path="best", weights_only=True, verbose=False)
+            scores |= measured
+    return scores
+
+
+def _write_run(
+    cfg: DictConfig,
+    run_dir: Path,
+    trainer: L.Trainer,
+    model: ExpressionClassifier,
+    datamodule: FaceDataModule,
+    scores: dict[str, float],
+    *,
+    seconds: float,
+) -> None:
+    """Write pictures and tables, then `result.json`, and print what a person wants to know."""
+    stage = "test" if datamodule.has("test") else "val"
+    [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
+    epochs = pd.DataFrame(epoch_table.rows)
+    meter = model.test_meter if stage == "test" else model.val_meter
+    write_artifacts(run_dir, meter, datamodule, epochs)
+    per_class = per_class_scores(meter.confusion.compute(), model.class_names)
+    parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
+    _log_hyper_parameters(cfg, trainer, scores)
+    write_result(
+        run_dir / "result.json",
+        {
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "seed": cfg.seed,
+            "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
+            "data": datamodule.fingerprint(),
+            "class_names": model.class_names,
+            "selection": f"best epoch by {cfg.monitor.metric}" if datamodule.has("val") else "last epoch",
+            "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"],
+            "parameters": parameters,
+            "multiply_adds": multiply_adds,
+            "epochs": len(epochs),
+            "images_per_s": float(epochs["images_per_s"].median()),
+            "seconds": seconds,
+            "metrics": scores,
+            "per_class": {stage: per_class},
+        },
+    )
+    _print_results(run_dir, scores, per_class, stage)
+
+
+def _log_hyper_parameters(cfg: DictConfig, trainer: L.Trainer, scores: dict[str, float]) -> None:
+    """Give TensorBoard's HParams tab the choices that runs differ in, beside the final metrics."""
+    choices = {group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group and name}
+    settings = {
+        **choices,
+        **{f"net.{name}": value for name, value in cfg.model.net.items()},
+        "lr": cfg.optimizer.lr,
+        "batch_size": cfg.data.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+        "seed": cfg.seed,
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(settings, {f"final/{name}": value for name, value in scores.items()})
+
+
+def _print_results(run_dir: Path, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
+    console = Console()
+    measured = [split for split in ("val", "test") if f"{split}/acc" in scores]
+    summary = Table("metric", *measured, title="Best checkpoint")
+    for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
+        summary.add_row(metric, *(f"{scores[f'{split}/{metric}']:.4f}" for split in measured))
+    console.print(summary)
+    classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
+    for name, row in per_class.items():
+        classes.add_row(name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"]))
+    console.print(classes)
+    console.print(f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
+                  "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    with config.plain_errors():
+        main()
