@@ -29,7 +29,9 @@ def write_artifacts(folder: Path, meter: Meter, datamodule: FaceDataModule, epoc
     indices, targets, probabilities = (tensor.cpu().numpy() for tensor in meter.predictions.compute())
     counts = meter.confusion.compute().cpu().numpy()
     _write_csv(folder / "predictions.csv", _predictions_table(meter.stage, indices, targets, probabilities, datamodule))
-    _write_csv(folder / "confusion_matrix.csv", pd.DataFrame(counts, index=class_names, columns=class_names), index=True)
+    _write_csv(
+        folder / "confusion_matrix.csv", pd.DataFrame(counts, index=class_names, columns=class_names), index=True
+    )
     title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {meter.stage}"
     faces = datamodule.cache.open()[indices], targets, probabilities, class_names
     _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(counts, class_names, title))

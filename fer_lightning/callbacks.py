@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
+from fer_lightning.data.datamodule import FaceBatch
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
 
@@ -50,7 +51,9 @@ class EpochTable(Callback):
         self._start = self._last_batch = time.perf_counter()
         self._images = 0
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: FaceBatch, batch_idx: int
+    ) -> None:
         self._images += len(batch.targets) * trainer.world_size
         self._last_batch = time.perf_counter()
 
@@ -60,16 +63,13 @@ class EpochTable(Callback):
             meters.append(pl_module.val_meter)
         # Computing a meter talks to the other processes, so every process does it and one writes.
         scores = {name: value.item() for meter in meters for name, value in meter.compute().items()}
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch,
-                "step": trainer.global_step,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "images_per_s": self._images / (self._last_batch - self._start),
-                "seconds": time.perf_counter() - self._start,
-                **scores,
-            }
-        )
+        pace = {
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_s": self._images / (self._last_batch - self._start),
+            "seconds": time.perf_counter() - self._start,
+        }
+        pl_module.log_dict(pace, rank_zero_only=True)
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **pace, **scores})
         if trainer.is_global_zero:
             with replacing(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
@@ -82,7 +82,7 @@ class EpochTable(Callback):
 
 
 class TensorBoardPictures(Callback):
-    """The network's graph and augmented training faces at the start; later the confusion matrix and worst mistakes on `val`.
+    """The network's graph and augmented training faces at the start, then confusion and worst mistakes on `val`.
 
     Args:
         every_n_epochs: Between the pictures of `val`.

@@ -20,9 +20,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no checkpoint at {path.absolute()}: a run writes them to checkpoints/best.ckpt and last.ckpt")
+        raise InputError(
+            f"there is no checkpoint at {path.absolute()}: a run writes them to checkpoints/best.ckpt and last.ckpt"
+        )
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint: give a run's best.ckpt or last.ckpt")
+        raise InputError(
+            f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint: "
+            "give a run's best.ckpt or last.ckpt"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -42,4 +47,6 @@ def check_fits(checkpoint: dict[str, Any], hyper_parameters: dict[str, Any], pat
     for name in ("class_names", "net", "preprocess"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
         if theirs != ours:
-            raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same settings and data")
+            raise InputError(
+                f"{path} was trained with {name} {theirs}, this run has {ours}: use the same settings and data"
+            )

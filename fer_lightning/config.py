@@ -8,19 +8,22 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fer_lightning.errors import InputError
+
+__all__ = ["CONF_DIR", "check_keys", "compose_config", "instantiate", "plain_errors"]
 
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -51,6 +54,7 @@ class TrainConfig:
     monitor: Monitor = MISSING
     seed: int = MISSING
     ckpt_path: str | None = None
+    output_dir: str = MISSING
 
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -80,17 +84,36 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"error: {explain(error)}")
 
 
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse top-level keys that nothing reads, which Hydra lets pass when they are added with `+key=value`."""
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := set(cfg) - known:
+        raise InputError(f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: {_listed(known)}")
+
+
 def explain(error: Exception) -> str:
     """Say in one sentence what a configuration or the files it names got wrong, with the keys there are."""
     if isinstance(error, InstantiationException):
         # Hydra wraps whatever a constructor raised, and repeats it with the place in its own message.
         cause = error.__cause__
         return str(cause) if isinstance(cause, InputError) else " ".join(str(error).split())
-    unknown = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if isinstance(unknown, OmegaConfBaseException) and unknown.parent_node is not None and unknown.full_key:
-        known = sorted(str(key) for key in OmegaConf.to_container(unknown.parent_node, resolve=False))
-        place, _, key = unknown.full_key.rpartition(".")
-        return f"{str(error).splitlines()[0]} There is no {key!r}{f' in {place}' if place else ''}: {', '.join(known)}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = " ".join(str(error).partition("Config search path")[0].split())
+        cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+        return text + _what_there_is(cause)
     if isinstance(error, OSError):
-        return f"{error.strerror or error}: {error.filename or ''} (choose another place with hydra.run.dir=DIR, or free some space)"
+        place = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}: free some space, or choose another place with hydra.run.dir=DIR"
     return str(error)
+
+
+def _what_there_is(cause: BaseException | None) -> str:
+    """List the keys beside one that does not exist, or say what OmegaConf found wrong with a value."""
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        place, _, key = str(cause.full_key).rpartition(".")
+        return f" There is no {key!r}{f' in {place}' if place else ''}: {_listed(cause.parent_node)}"
+    return f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
+
+
+def _listed(keys: Iterable[object]) -> str:
+    return ", ".join(sorted(str(key) for key in keys if key != "hydra"))

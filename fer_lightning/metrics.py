@@ -92,7 +92,7 @@ class Predictions(Metric):
 
 
 def per_class_scores(confusion: Tensor, class_names: list[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, specificity, F1 and support of each class, from counts (K, K) with rows true, columns predicted.
+    """Precision, recall, specificity, F1 and support of each class, from counts (K, K), rows true, columns predicted.
 
     A ratio without a case (nothing predicted, nothing there) is 0, as in torchmetrics.
     """

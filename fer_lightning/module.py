@@ -5,11 +5,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from fer_lightning.data.datamodule import FaceBatch
+from fer_lightning.errors import InputError
 from fer_lightning.metrics import Meter
 from fer_lightning.models import create_model
 
@@ -47,9 +49,7 @@ class ExpressionClassifier(L.LightningModule):
         net, class_names, preprocess = dict(net), list(class_names), dict(preprocess)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
-        self.net: nn.Module = create_model(
-            **net, num_classes=len(class_names), in_channels=channels, image_size=size
-        )
+        self.net: nn.Module = create_model(**net, num_classes=len(class_names), in_channels=channels, image_size=size)
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
         self.example_input_array = torch.zeros(1, channels, size, size)
@@ -70,13 +70,27 @@ class ExpressionClassifier(L.LightningModule):
         return self.net(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self._optimizer(self.parameters())
+        try:
+            optimizer = self._optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the optimizer does not take its settings: {error}") from error
         if self._scheduler is None:
             return {"optimizer": optimizer}
         return {
             "optimizer": optimizer,
             "lr_scheduler": self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches)),
         }
+
+    def _step_plateau(self) -> None:
+        """Step a plateau schedule before the epoch's checkpoint is written, so that a resumed run has had this step."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                config.scheduler.step(self.trainer.callback_metrics[config.monitor])
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        # Lightning would step a plateau schedule here, after the checkpoint; _step_plateau has done it.
+        if metric is None:
+            scheduler.step()
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         loss = self._step(self.train_meter, batch, label_smoothing=self.hparams.label_smoothing)
@@ -107,6 +121,7 @@ class ExpressionClassifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch(self.train_meter)
+        self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch(self.val_meter, shown=("val/acc", "val/loss"))

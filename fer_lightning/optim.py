@@ -1,17 +1,24 @@
 """Learning rate schedules as Lightning wants them: each takes (optimizer, total_steps) and says when it steps.
 
-A schedule that steps with every batch is exact after a resume, which one that steps between epochs is not: Lightning
-steps those after it has written the epoch's checkpoint.
+They step with every batch, but for the plateau: what steps between epochs, Lightning steps after it has written the
+epoch's checkpoint, and a resumed run would miss it.
 """
 
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:
-    """From the optimizer's learning rate down to `final`, after a linear rise over the fraction `warmup` of all steps."""
+    """From the optimizer's learning rate down to `final`, after a linear rise over the fraction `warmup` of steps."""
     rising = round(warmup * total_steps)
     falling = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising), eta_min=final)
     if not rising:
@@ -36,3 +43,8 @@ def plateau(
     """Multiply the rate by `factor` when `monitor` has not improved for `patience` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
+    """The optimizer's learning rate throughout."""
+    return {"scheduler": ConstantLR(optimizer, factor=1.0), "interval": "step"}

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draw counts (K, K), rows true and columns predicted: colour is the share of the row, the number the count."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    labels = np.array(
-        [[f"{share:.0%}\n{count}" for share, count in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
-    )
+    texts = [f"{share:.0%}\n{count}" for share, count in zip(shares.flat, counts.flat, strict=True)]
+    labels = np.reshape(texts, counts.shape)
     side = 2.2 + 0.75 * len(class_names)
     figure, axes = plt.subplots(figsize=(side, side * 0.92), layout="constrained")
     sns.heatmap(
@@ -82,9 +81,7 @@ def mistakes_figure(
     predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != targets)
     worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:count]
-    captions = [
-        f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst
-    ]
+    captions = [f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst]
     return faces_figure(images[worst], captions, title if len(worst) else f"{title}: none")
 
 
@@ -97,13 +94,17 @@ def samples_figure(
     *,
     per_class: int = 4,
 ) -> Figure:
-    """Show the first few images of each class with their prediction, right ones green and wrong ones red."""
+    """Show a few images of each class, evenly spread, with their prediction: right ones green, wrong ones red."""
     predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    chosen = np.concatenate([np.flatnonzero(targets == target)[:per_class] for target in range(len(class_names))])
-    captions = [
-        f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen
-    ]
+    of_class = [np.flatnonzero(targets == target) for target in range(len(class_names))]
+    spread = [np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int) for rows in of_class]
+    chosen = np.concatenate([rows[picked] for rows, picked in zip(of_class, spread, strict=True)])
+    captions = [f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen]
     colors = ["tab:green" if predictions[i] == targets[i] else "tab:red" for i in chosen]
     return faces_figure(
-        images[chosen], captions, f"{title}: the label above, the prediction below", colors=colors, columns=2 * per_class
+        images[chosen],
+        captions,
+        f"{title}: the label above, the prediction below",
+        colors=colors,
+        columns=2 * per_class,
     )

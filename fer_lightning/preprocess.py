@@ -74,10 +74,7 @@ class Preprocess:
 
     def scale(self, images: np.ndarray) -> np.ndarray:
         """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S)."""
-        if images.ndim == 3:
-            images = images[:, None]
-        else:
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         mean, std = self._mean_std()
         return images * np.float32(1 / (255 * std)) - np.float32(mean / std)
 

@@ -16,7 +16,16 @@ from fer_lightning.atomic import replacing
 from fer_lightning.module import ExpressionClassifier
 
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "opencv-python", "numpy", "hydra-core")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "albumentations",
+    "opencv-python",
+    "numpy",
+    "hydra-core",
+)
 
 
 def write_result(path: Path, facts: dict[str, Any]) -> None:

@@ -1,16 +1,15 @@
-"""`python -m fer_lightning.train`: train, choose the best epoch on `val`, measure it on `test` once, write a run folder."""
+"""`python -m fer_lightning.train`: train, choose the best epoch on `val`, measure it on `test` once, write a folder."""
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
 import time
+import warnings
 from pathlib import Path
-from typing import Any
 
 import hydra
 import lightning as L
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -30,17 +29,29 @@ from fer_lightning.result import count_multiply_adds, count_parameters, write_re
 
 log = logging.getLogger(__name__)
 
+# True, and nothing a user of these commands can act on.
+SETTLED_WARNINGS = (
+    ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 on torch 2.15
+    "The number of training batches .* is smaller than the logging interval",  # small datasets; epochs are logged
+    "The '.*_dataloader' does not have many workers",  # on a CPU they would take the network's cores
+    "Using padding='same' with even kernel lengths",  # even kernels are asked for by name
+)
+
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="train")
 def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
+    for text in SETTLED_WARNINGS:
+        warnings.filterwarnings("ignore", text)
     with config.plain_errors():
-        return train(cfg, Path(HydraConfig.get().runtime.output_dir))
+        config.check_keys(cfg)
+        return train(cfg)
 
 
-def train(cfg: DictConfig, run_dir: Path) -> float:
-    """Train under `cfg`, write `run_dir`, and return the monitored validation metric (test accuracy if nothing is validated)."""
+def train(cfg: DictConfig) -> float:
+    """Train, write `cfg.output_dir`, and return the monitored metric, or test accuracy where there is no `val`."""
     started = time.perf_counter()
+    run_dir = Path(cfg.output_dir)
     _refuse_to_overwrite(run_dir, cfg.ckpt_path)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: FaceDataModule = instantiate(cfg.data)
@@ -52,17 +63,19 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     _announce(datamodule)
     trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+    [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
+    epochs = pd.DataFrame(epoch_table.rows)  # now: loading the best checkpoint takes the table back to its epoch
     scores = _measure_best(trainer, model, datamodule)
     if trainer.is_global_zero:
-        _write_run(cfg, run_dir, trainer, model, datamodule, scores, seconds=time.perf_counter() - started)
+        _write_run(cfg, run_dir, trainer, model, datamodule, epochs, scores, time.perf_counter() - started)
     return scores.get(cfg.monitor.metric, scores.get("test/acc"))
 
 
 def _refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
     if ckpt_path is None and (run_dir / "checkpoints").exists():
         raise InputError(
-            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start another "
-            "with hydra.run.dir=DIR"
+            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start "
+            "another with hydra.run.dir=DIR"
         )
 
 
@@ -90,6 +103,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
     return instantiate(
         cfg.trainer,
         precision=precision,
+        limit_val_batches=cfg.trainer.limit_val_batches if validates else 0,
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=list(instantiate(cfg.logger).values()),
         default_root_dir=run_dir,
@@ -123,19 +137,17 @@ def _write_run(
     trainer: L.Trainer,
     model: ExpressionClassifier,
     datamodule: FaceDataModule,
+    epochs: pd.DataFrame,
     scores: dict[str, float],
-    *,
     seconds: float,
 ) -> None:
     """Write pictures and tables, then `result.json`, and print what a person wants to know."""
     stage = "test" if datamodule.has("test") else "val"
-    [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
-    epochs = pd.DataFrame(epoch_table.rows)
     meter = model.test_meter if stage == "test" else model.val_meter
     write_artifacts(run_dir, meter, datamodule, epochs)
     per_class = per_class_scores(meter.confusion.compute(), model.class_names)
     parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
-    _log_hyper_parameters(cfg, trainer, scores)
+    _log_hyper_parameters(cfg, trainer, datamodule, scores)
     write_result(
         run_dir / "result.json",
         {
@@ -158,13 +170,19 @@ def _write_run(
     _print_results(run_dir, scores, per_class, stage)
 
 
-def _log_hyper_parameters(cfg: DictConfig, trainer: L.Trainer, scores: dict[str, float]) -> None:
-    """Give TensorBoard's HParams tab the choices that runs differ in, beside the final metrics."""
-    choices = {group: name for group, name in HydraConfig.get().runtime.choices.items() if "/" not in group and name}
+def _log_hyper_parameters(
+    cfg: DictConfig, trainer: L.Trainer, datamodule: FaceDataModule, scores: dict[str, float]
+) -> None:
+    """Give TensorBoard's HParams tab what runs differ in, beside the final metrics."""
     settings = {
-        **choices,
+        "data": datamodule.index.dataset,
+        "protocol": datamodule.split.protocol,
         **{f"net.{name}": value for name, value in cfg.model.net.items()},
+        "optimizer": _class_name(cfg.optimizer),
+        "scheduler": _class_name(cfg.scheduler),
         "lr": cfg.optimizer.lr,
+        "label_smoothing": cfg.model.label_smoothing,
+        "augmentations": len(cfg.augmentation.transforms),
         "batch_size": cfg.data.batch_size,
         "max_epochs": cfg.trainer.max_epochs,
         "seed": cfg.seed,
@@ -172,6 +190,10 @@ def _log_hyper_parameters(cfg: DictConfig, trainer: L.Trainer, scores: dict[str,
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(settings, {f"final/{name}": value for name, value in scores.items()})
+
+
+def _class_name(node: DictConfig | None) -> str:
+    return node._target_.rpartition(".")[2] if node else "none"
 
 
 def _print_results(run_dir: Path, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
@@ -183,10 +205,15 @@ def _print_results(run_dir: Path, scores: dict[str, float], per_class: dict[str,
     console.print(summary)
     classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
     for name, row in per_class.items():
-        classes.add_row(name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"]))
+        classes.add_row(
+            name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
+        )
     console.print(classes)
-    console.print(f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
-                  "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs", soft_wrap=True)
+    console.print(
+        f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
+        "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

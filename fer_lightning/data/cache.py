@@ -1,8 +1,8 @@
 """Every image decoded once, into one memory-mapped array of bytes on disk.
 
-A cache is a folder `<dataset>-<key>/` with `images.npy`, uint8 (N, S, S) or (N, S, S, 3), and `skipped.json`. The key is a
-hash of the source's files and of the preprocessing, so that a change of either builds another one. It is built under a
-temporary name and renamed when complete; a second run that wants the same cache waits for the first.
+A cache is a folder `<dataset>-<key>/` with `images.npy`, uint8 (N, S, S) or (N, S, S, 3), and `skipped.json`. The key
+is a hash of the source's files and of the preprocessing, so that a change of either builds another one. It is built
+under a temporary name and renamed when complete; a second run that wants the same cache waits for the first.
 """
 
 import hashlib

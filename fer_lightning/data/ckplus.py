@@ -51,7 +51,9 @@ def read_ckplus(root: str | Path | None = None) -> FaceIndex:
 def _parse(tree: FileTree, name: str) -> re.Match[str]:
     match = FILE_NAME.search(name)
     if match is None:
-        raise InputError(f"{tree.path}: {name} is not named <class>/S<subject>_<sequence>_<frame>.png; remove or rename it")
+        raise InputError(
+            f"{tree.path}: {name} is not named <class>/S<subject>_<sequence>_<frame>.png; remove or rename it"
+        )
     if canonical(match["folder"]) not in CKPLUS_CLASSES:
         raise InputError(
             f"{tree.path}: the class directory {match['folder']!r} is unknown to CK+, which has "

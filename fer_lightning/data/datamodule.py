@@ -242,9 +242,7 @@ class FaceDataModule(L.LightningDataModule):
             "leaks": self.split.leaks,
             "skipped": [self.index.names[i] for i in self.cache.skipped],
             "splits": {stage: self._summary(stage, digests[stage]) for stage in STAGES},
-            "duplicates": {
-                stage: sum(digest[:16] in known for digest in digests[stage]) for stage in STAGES[1:]
-            },
+            "duplicates": {stage: sum(digest[:16] in known for digest in digests[stage]) for stage in STAGES[1:]},
         }
 
     def _digests(self, indices: np.ndarray) -> list[bytes]:
@@ -280,6 +278,7 @@ class FaceDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # its own: what a loader draws must not shift the network's dropout
         )
 
 

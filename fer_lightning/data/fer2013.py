@@ -1,7 +1,7 @@
 """FER2013 (Goodfellow et al., 2013): 35,887 web faces, 48 x 48 gray, with an official three-way split.
 
-The split's own names are Training, PublicTest and PrivateTest. Training is trained on, PublicTest chosen by, PrivateTest
-reported once: they are `train`, `val` and `test` from here on, never the other way round.
+The split's own names are Training, PublicTest and PrivateTest. Training is trained on, PublicTest chosen by and
+PrivateTest reported once: they are `train`, `val` and `test` from here on, never the other way round.
 """
 
 import re
@@ -85,10 +85,13 @@ def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
     unknown = ~usages.isin(list(SPLITS))
     if unknown.any():
         row = int(np.argmax(unknown))
-        raise InputError(f"{csv_name}: {table.name(row)} has Usage {usages[row]!r}; it must be one of {', '.join(SPLITS)}")
+        raise InputError(
+            f"{csv_name}: {table.name(row)} has Usage {usages[row]!r}; it must be one of {', '.join(SPLITS)}"
+        )
     labels = pd.to_numeric(rows["emotion"], errors="coerce")
-    if labels.isna().any():
-        row = int(np.argmax(labels.isna()))
+    unreadable = labels % 1 != 0
+    if unreadable.any():
+        row = int(np.argmax(unreadable))
         raise InputError(
             f"{csv_name}: {table.name(row)} has emotion {rows['emotion'][row]!r}; it must be a number from 0 to 6"
         )
@@ -118,12 +121,14 @@ class _Csv:
         """The wanted columns, by their names without blanks around them."""
         with self._tree.open(self._csv_name) as file:
             try:
-                table = pd.read_csv(file, usecols=lambda column: column.strip() in wanted, dtype=str)
+                table = pd.read_csv(file, usecols=lambda column: column.strip() in wanted, dtype=str, index_col=False)
             except (ValueError, UnicodeDecodeError) as error:
                 raise InputError(f"{self._tree.path / self._csv_name} is not a readable csv file ({error})") from error
         table.columns = table.columns.str.strip()
         if missing := [column for column in wanted if column not in table]:
-            raise InputError(f"{self._csv_name} has no column {', '.join(missing)}: it must have emotion, pixels and Usage")
+            raise InputError(
+                f"{self._csv_name} has no column {', '.join(missing)}: it must have emotion, pixels and Usage"
+            )
         return table
 
     @cached_property
@@ -134,8 +139,12 @@ class _Csv:
         """Image of one row, uint8 (48, 48)."""
         words = str(self._pixels[row]).split()
         if len(words) != SIDE * SIDE:
-            raise BadImageError(self.name(row), f"of {self._csv_name} has {len(words)} pixels; it must have {SIDE * SIDE}")
+            raise BadImageError(
+                self.name(row), f"of {self._csv_name} has {len(words)} pixels; it must have {SIDE * SIDE}"
+            )
         try:
             return np.array(words, dtype=np.uint8).reshape(SIDE, SIDE)
         except (ValueError, OverflowError) as error:
-            raise BadImageError(self.name(row), f"of {self._csv_name} has a pixel that is not 0 to 255 ({error})") from error
+            raise BadImageError(
+                self.name(row), f"of {self._csv_name} has a pixel that is not 0 to 255 ({error})"
+            ) from error

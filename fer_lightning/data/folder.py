@@ -43,7 +43,9 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
         raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
     if len(names) < len(tree.names):
         strange = next(name for name in tree.names if name not in set(names))
-        log.warning("%s: %d files are not images and are left out, first %s", tree.path, len(tree.names) - len(names), strange)
+        log.warning(
+            "%s: %d files are not images and are left out, first %s", tree.path, len(tree.names) - len(names), strange
+        )
     parts = _without_common_level([name.split("/")[:-1] for name in names])
     has_splits = _has_splits(tree, names, parts)
     labels = [_label(tree, name, part[1:] if has_splits else part) for name, part in zip(names, parts, strict=True)]

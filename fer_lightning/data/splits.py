@@ -1,7 +1,7 @@
 """Protocols: which images are trained on, chosen by and reported, as index arrays.
 
-Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` chooses, `test` reports; either may
-be empty, and a protocol without `val` means a fixed number of epochs, never the best test epoch.
+Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` chooses, `test` reports; either
+may be empty, and a protocol without `val` means a fixed number of epochs, never the best test epoch.
 """
 
 from dataclasses import dataclass, field, replace
@@ -64,8 +64,10 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
         seed: Of the split, apart from the run's.
     """
     name = "random_" + "_".join(str(part) for part in percent if part)
-    if sum(percent) != 100 or min(percent) < 0 or percent[0] == 0 or percent[2] == 0:
-        raise InputError(f"protocol {name}: percent must be three parts of 100 with train and test above 0, got {percent}")
+    if len(percent) != 3 or sum(percent) != 100 or min(percent) < 0 or percent[0] == 0 or percent[2] == 0:
+        raise InputError(
+            f"protocol {name}: percent must be three parts of 100 with train and test above 0, got {percent}"
+        )
     train, rest = _stratified(index, np.arange(len(index.targets)), percent[1] + percent[2], seed=seed, name=name)
     if percent[1]:
         val, test = _stratified(index, rest, 100 * percent[2] / (100 - percent[0]), seed=seed, name=name)

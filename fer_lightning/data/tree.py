@@ -49,7 +49,7 @@ class FileTree:
         try:
             with self.open(name) as file:
                 return file.read()
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
 
     @cached_property

@@ -1,0 +1,105 @@
+"""`make bench`: what a real epoch costs beside a bare loop of the same network, as a ratio within one process.
+
+A real epoch reads the cache, augments, measures, logs to TensorBoard and writes its row; the bare loop only repeats
+forward, backward and step on batches that are tensors in memory. Rounds alternate, so that noise slows all alike.
+"""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import statistics
+import tempfile
+import time
+import warnings
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.nn.functional import cross_entropy
+
+from fer_lightning.callbacks import EpochTable
+from fer_lightning.config import instantiate
+from fer_lightning.data.datamodule import FaceBatch, FaceDataModule
+from fer_lightning.hardware import choose_precision, describe_hardware
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.train import SETTLED_WARNINGS
+
+ROUNDS = 5
+
+
+def main() -> None:
+    """Measure, alternating, and print images/s with their ratios."""
+    for text in SETTLED_WARNINGS:
+        warnings.filterwarnings("ignore", text)
+    cfg = config.compose_config("data.reader.train=2560", "trainer.max_epochs=1", "output_dir=.")
+    datamodule: FaceDataModule = instantiate(cfg.data)
+    batches = list(datamodule.train_dataloader())
+    precision, reason = choose_precision("auto", "auto")
+    loops = {
+        "real epoch": lambda: _real_epoch(cfg, datamodule),
+        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, bfloat16=precision == "bf16-mixed"),
+        "float32 NCHW": lambda: _bare_loop(_model(cfg, datamodule, channels_last=False), batches, bfloat16=False),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for round_number in track(range(ROUNDS + 1), description="Measuring"):
+        for name, loop in loops.items():
+            rate = loop()
+            if round_number > 0:  # the first round warms up
+                rates[name].append(rate)
+    _print(rates, f"{cfg.model.net.name}, batch {cfg.data.batch_size}, {precision} ({reason})")
+
+
+def _model(cfg: config.DictConfig, datamodule: FaceDataModule, **settings: bool) -> ExpressionClassifier:
+    preprocess = datamodule.preprocess.to_dict()
+    return instantiate(cfg.model, class_names=list(datamodule.class_names), preprocess=preprocess, **settings)
+
+
+def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
+    """Images/s of one training epoch under the Trainer, with the default callbacks, logger and augmentation."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.output_dir = folder
+        callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress"]
+        trainer = instantiate(
+            cfg.trainer,
+            precision=choose_precision("auto", "auto")[0],
+            callbacks=callbacks,
+            logger=list(instantiate(cfg.logger).values()),
+            enable_progress_bar=False,
+        )
+        trainer.fit(_model(cfg, datamodule), datamodule=datamodule)
+    [table] = [callback for callback in callbacks if isinstance(callback, EpochTable)]
+    return table.rows[-1]["images_per_s"]
+
+
+def _bare_loop(model: ExpressionClassifier, batches: list[FaceBatch], *, bfloat16: bool) -> float:
+    """Images/s of forward, backward and step, on the device that `auto` takes, with nothing around them."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = model.net.to(device)
+    batches = [FaceBatch(*(tensor.to(device) for tensor in batch)) for batch in batches]
+    optimizer = torch.optim.Adam(net.parameters())
+    start = time.perf_counter()
+    for batch in batches:
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            loss = cross_entropy(net(batch.images), batch.targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return sum(len(batch.targets) for batch in batches) / (time.perf_counter() - start)
+
+
+def _print(rates: dict[str, list[float]], title: str) -> None:
+    hardware = describe_hardware()
+    table = Table("loop", "images/s (median)", "min-max", "real epoch / loop", title=title)
+    for name, values in rates.items():
+        # Within a round both met the same machine: the median of the rounds' ratios, not a ratio of medians.
+        ratio = statistics.median(real / value for real, value in zip(rates["real epoch"], values, strict=True))
+        table.add_row(name, f"{statistics.median(values):.0f}", f"{min(values):.0f}-{max(values):.0f}", f"{ratio:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{', '.join(hardware['gpus']) or hardware['cpu']}, {hardware['threads']} threads, {ROUNDS} rounds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Tiny datasets laid out as their downloads are, and the real ones where they lie beside the checkout."""
+
+import os
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no network: it must be set before albumentations is imported
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_lightning.labels import FER2013_CLASSES
+
+CKPLUS_FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+CKPLUS_SUBJECTS = ("S005", "S010", "S011", "S014")
+USAGES = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}  # images a class
+
+
+def _face(label: int, variant: int = 0) -> np.ndarray:
+    rows, columns = np.mgrid[:48, :48]
+    stripes = (rows if label % 2 else columns) // (label + 2) % 2
+    noise = np.random.default_rng((label, variant)).integers(0, 20, (48, 48))
+    return (20 + 28 * label + 20 * stripes + noise).astype(np.uint8)
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+
+
+@pytest.fixture
+def face() -> Callable[..., np.ndarray]:
+    """face(label, variant): uint8 (48, 48), its class told by brightness and stripes, its variant by noise."""
+    return _face
+
+
+@pytest.fixture
+def write_image() -> Callable[[Path, np.ndarray], None]:
+    """write_image(path, image): in the format of the suffix, with the folders above it."""
+    return _write
+
+
+@pytest.fixture
+def zipped() -> Callable[[Path], Path]:
+    """zipped(folder): an archive of its content, beside it, in an order that is not the names' own."""
+
+    def archive(folder: Path) -> Path:
+        with zipfile.ZipFile(f"{folder}.zip", "w", zipfile.ZIP_DEFLATED) as target:
+            for path in sorted(folder.rglob("*"), reverse=True):
+                target.write(path, path.relative_to(folder))
+        return Path(f"{folder}.zip")
+
+    return archive
+
+
+@pytest.fixture
+def ckplus_tree(tmp_path: Path) -> Path:
+    """CK+48 of 4 subjects with one sequence of 3 frames in each of the 7 classes."""
+    for label, folder in enumerate(CKPLUS_FOLDERS):
+        for who, subject in enumerate(CKPLUS_SUBJECTS):
+            for frame in range(3):
+                name = f"{subject}_{label + 1:03}_{frame + 12:08}.png"
+                _write(tmp_path / "ckplus" / "CK+48" / folder / name, _face(label, 10 * who + frame))
+    return tmp_path / "ckplus"
+
+
+@pytest.fixture
+def fer2013_tree(tmp_path: Path) -> Path:
+    """FER2013 as the JPEG download, with PrivateTest."""
+    for label, folder in enumerate(FER2013_CLASSES):
+        for usage, count in USAGES.items():
+            place = tmp_path / "fer2013" / ("train" if usage == "Training" else "test") / folder
+            for number in range(count):
+                _write(place / f"{usage}_{1000 * label + number}.jpg", _face(label, number))
+    return tmp_path / "fer2013"
+
+
+@pytest.fixture
+def fer2013_rows() -> list[dict[str, str]]:
+    """Rows of fer2013.csv: each class's Training, PublicTest and PrivateTest images, class after class."""
+    return [
+        {"emotion": str(label), "pixels": " ".join(map(str, _face(label, number).ravel())), "Usage": usage}
+        for label in range(len(FER2013_CLASSES))
+        for usage, count in USAGES.items()
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def write_fer2013_csv(tmp_path: Path) -> Callable[..., Path]:
+    """write_fer2013_csv(rows): a folder that holds nothing else; `header` sets the columns and their order."""
+
+    def write(
+        rows: list[dict[str, str]],
+        *,
+        name: str = "fer2013.csv",
+        header: tuple[str, ...] = ("emotion", "pixels", "Usage"),
+    ) -> Path:
+        lines = [",".join(header), *(",".join(row[column.strip()] for column in header) for row in rows)]
+        folder = tmp_path / "fer2013_csv"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("\n".join(lines) + "\n")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """real_data("ckplus"): the folder of the real archive, or the test is skipped."""
+
+    def find(name: str) -> Path:
+        shared = Path(__file__).parents[2] / "shared" / "data"
+        roots = [Path(os.environ["FER_DATA"]), shared] if "FER_DATA" in os.environ else [shared]
+        for root in roots:
+            if (root / name).is_dir():
+                return root / name
+        return pytest.skip(f"no {name} in {' or '.join(map(str, roots))}: set FER_DATA to the folder that holds it")
+
+    return find

@@ -1,0 +1,368 @@
+import logging
+import pickle
+from collections import Counter
+from functools import partial
+from itertools import chain
+
+import albumentations as A
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from fer_lightning.data.ckplus import read_ckplus
+from fer_lightning.data.datamodule import EpochSampler, FaceDataModule
+from fer_lightning.data.faces import BadImageError, FaceIndex
+from fer_lightning.data.fer2013 import read_fer2013
+from fer_lightning.data.splits import STAGES, official, subject_kfold
+from fer_lightning.errors import InputError
+from fer_lightning.preprocess import Preprocess
+
+SPLITS = np.repeat(["train", "val", "test"], (18, 9, 6))
+TARGETS = np.arange(33) % 3
+# Python >= 3.12 warns of any fork beside threads, which is how PyTorch starts loader workers on Linux.
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def pictures(face):
+    """The 33 images that `datamodule` reads; a test may change them before it does."""
+    return np.stack([face(target, number) for number, target in enumerate(TARGETS)])
+
+
+@pytest.fixture
+def datamodule(tmp_path, pictures):
+    """A maker of DataModules over 18 training, 9 val and 6 test images, read from memory."""
+
+    def make(*, bad=(), targets=TARGETS, splits=SPLITS, preprocess=None, **settings):
+        def read(i):
+            if i in bad:
+                raise BadImageError(f"{i}.png", "is cut short")
+            return pictures[i]
+
+        def reader():
+            return FaceIndex(
+                dataset="tiny",
+                class_names=("angry", "happy", "sad"),
+                names=[f"{i}.png" for i in range(33)],
+                targets=targets,
+                read=read,
+                source_key=str((pictures.tobytes(), bad)),
+                splits=splits,
+            )
+
+        settings = {"batch_size": 6, "num_workers": 0, "cache_dir": tmp_path / "cache"} | settings
+        return FaceDataModule(reader, official, preprocess or Preprocess(), **settings)
+
+    return make
+
+
+@pytest.fixture
+def augmentation():
+    return A.Compose([A.HorizontalFlip(p=0.5), A.Affine(rotate=(-15, 15), p=1.0)])
+
+
+@pytest.fixture
+def augmented(datamodule, augmentation):
+    return partial(datamodule, augmentation=augmentation)
+
+
+def epoch(loader, number=0):
+    """One epoch's batches, begun as Lightning begins it."""
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def two_epochs(datamodule):
+    loader = datamodule.train_dataloader()
+    return epoch(loader, 0) + epoch(loader, 1)
+
+
+def by_index(batches):
+    """Every image of some batches by its position in the FaceIndex."""
+    return {int(i): image for batch in batches for i, image in zip(batch.indices, batch.images, strict=True)}
+
+
+def same(these, those):
+    return all(
+        torch.equal(a, b) for one, other in zip(these, those, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+class TestBatches:
+    @pytest.mark.parametrize(("channels", "size"), [(1, 48), (3, 48), (1, 40)])
+    def test_shapes_and_types(self, augmented, channels, size):
+        batch = epoch(augmented(preprocess=Preprocess(channels=channels, size=size)).train_dataloader())[0]
+        assert (batch.images.shape, batch.images.dtype) == ((6, channels, size, size), torch.float32)
+        assert (batch.targets.shape, batch.targets.dtype) == ((6,), torch.int64)
+        assert (batch.indices.shape, batch.indices.dtype) == ((6,), torch.int64)
+
+    @pytest.mark.parametrize("stage", ["val", "test"])
+    def test_validation_and_test_images_are_the_preprocessing_and_nothing_else(self, augmented, pictures, stage):
+        module = augmented(preprocess=Preprocess(gaussian_kernel=3, laplacian=True, scaling="symmetric"))
+        loader = {"val": module.val_dataloader, "test": module.test_dataloader}[stage]()
+        images = by_index(loader)
+        assert sorted(images) == np.flatnonzero(stage == SPLITS).tolist()
+        for i, image in images.items():
+            np.testing.assert_array_equal(image[None], module.preprocess(pictures[i]))
+
+    def test_without_augmentation_training_images_are_the_same_preprocessing(self, datamodule, pictures):
+        module = datamodule(preprocess=Preprocess(gaussian_kernel=3, scaling="symmetric"))
+        for i, image in by_index(epoch(module.train_dataloader())).items():
+            np.testing.assert_array_equal(image[None], module.preprocess(pictures[i]))
+
+    def test_training_images_are_augmented(self, augmented, pictures):
+        module = augmented()
+        images = by_index(epoch(module.train_dataloader()))
+        assert all((image[None].numpy() != module.preprocess(pictures[i])).any() for i, image in images.items())
+
+    def test_the_images_of_a_batch_are_augmented_each_its_own_way(self, augmented, pictures):
+        pictures[:] = pictures[0]
+        images = by_index(epoch(augmented(targets=TARGETS).train_dataloader()))
+        assert len({image.numpy().tobytes() for image in images.values()}) == 18
+
+    def test_targets_belong_to_their_images(self, augmented):
+        for batch in epoch(augmented().train_dataloader()):
+            assert batch.targets.tolist() == TARGETS[batch.indices].tolist()
+
+    def test_validation_is_in_order(self, datamodule):
+        indices = torch.cat([batch.indices for batch in datamodule().val_dataloader()])
+        assert indices.tolist() == list(range(18, 27))
+
+    def test_no_image_is_in_two_splits(self, datamodule):
+        module = datamodule()
+        loaders = [module.train_dataloader(), module.val_dataloader(), module.test_dataloader()]
+        seen = Counter(i for loader in loaders for batch in loader for i in batch.indices.tolist())
+        assert seen == Counter(range(33))
+
+    @pytest.mark.parametrize("stage", ["val", "test"])
+    def test_a_split_that_the_protocol_does_not_give_has_no_loader(self, datamodule, stage):
+        module = datamodule(splits=np.where(stage == SPLITS, "train", SPLITS))
+        assert not module.has(stage)
+        assert {"val": module.val_dataloader, "test": module.test_dataloader}[stage]() == []
+
+
+@forks
+class TestRepeatability:
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_one_seed_repeats_both_epochs(self, augmented, num_workers):
+        assert same(two_epochs(augmented(num_workers=num_workers)), two_epochs(augmented(num_workers=num_workers)))
+
+    def test_the_number_of_workers_changes_nothing(self, augmented):
+        assert same(two_epochs(augmented(num_workers=0)), two_epochs(augmented(num_workers=2)))
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_a_later_epoch_does_not_depend_on_those_before_it(self, augmented, num_workers):
+        resumed = epoch(augmented(num_workers=num_workers).train_dataloader(), 1)
+        assert same(resumed, two_epochs(augmented(num_workers=num_workers))[3:])
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_epochs_differ_in_order_and_augmentation(self, augmented, num_workers):
+        batches = two_epochs(augmented(num_workers=num_workers))
+        first, second = batches[:3], batches[3:]
+        assert torch.cat([batch.indices for batch in first]).tolist() != torch.cat([b.indices for b in second]).tolist()
+        assert not any(torch.equal(image, by_index(second)[i]) for i, image in by_index(first).items())
+
+    def test_seeds_differ_in_order_and_augmentation(self, augmented):
+        first, second = (epoch(augmented(seed=seed).train_dataloader()) for seed in (0, 1))
+        assert torch.cat([batch.indices for batch in first]).tolist() != torch.cat([b.indices for b in second]).tolist()
+        assert not any(torch.equal(image, by_index(second)[i]) for i, image in by_index(first).items())
+
+    def test_seeds_differ_in_augmentation_of_the_same_draw(self, augmented):
+        one, two = (augmented(seed=seed).dataset("train", augmented=True).pictures([(0, 0)]) for seed in (0, 1))
+        assert (one != two).any()
+
+    def test_drawing_elsewhere_changes_nothing(self, augmented):
+        before = two_epochs(augmented())
+        np.random.default_rng().random()
+        torch.manual_seed(99)
+        assert same(before, two_epochs(augmented()))
+
+    def test_lightning_begins_every_epoch_as_these_tests_do(self, augmented, tmp_path):
+        class Recorder(L.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.automatic_optimization = False
+                self.weight = torch.nn.Parameter(torch.zeros(1))
+                self.batches = []
+
+            def training_step(self, batch):
+                self.batches.append(batch)
+
+            def validation_step(self, batch):
+                pass
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters())
+
+        recorder = Recorder()
+        off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        L.Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, **off).fit(recorder, augmented())
+        assert same(recorder.batches, two_epochs(augmented()))
+
+
+class TestDataset:
+    def test_a_worker_is_not_sent_the_pixels(self, augmented):
+        dataset = augmented().dataset("train", augmented=True)
+        dataset.pictures([(0, 0)])
+        assert len(pickle.dumps(dataset)) < 48 * 48 * 10
+
+    def test_a_dataset_that_was_sent_gives_the_same_batch(self, augmented):
+        dataset = augmented().dataset("train", augmented=True)
+        draws = [(3, 5), (3, 0)]
+        assert same([dataset.__getitems__(draws)], [pickle.loads(pickle.dumps(dataset)).__getitems__(draws)])
+
+    def test_pictures_are_the_batch_before_scaling(self, augmented):
+        dataset = augmented().dataset("train", augmented=True)
+        draws = [(3, 5), (3, 0)]
+        pictures = dataset.pictures(draws)
+        assert pictures.dtype == np.uint8
+        np.testing.assert_array_equal(dataset.preprocess.scale(pictures), dataset.__getitems__(draws).images)
+
+
+class TestEpochSampler:
+    @pytest.mark.parametrize("world_size", [1, 2, 3])
+    def test_in_order_the_processes_cover_each_position_once(self, world_size):
+        samplers = [EpochSampler(10, shuffle=False, rank=rank, world_size=world_size) for rank in range(world_size)]
+        assert sorted(draw for sampler in samplers for draw in sampler) == [(0, position) for position in range(10)]
+
+    @pytest.mark.parametrize("world_size", [1, 2, 3])
+    def test_shuffled_each_process_gets_equally_many_and_none_twice(self, world_size):
+        samplers = [EpochSampler(10, shuffle=True, rank=rank, world_size=world_size) for rank in range(world_size)]
+        draws = [list(sampler) for sampler in samplers]
+        assert {len(part) for part in draws} == {10 // world_size}
+        assert len(set(chain(*draws))) == world_size * (10 // world_size)
+
+    @pytest.mark.parametrize("shuffle", [False, True])
+    @pytest.mark.parametrize("rank", [0, 1, 2])
+    def test_its_length_is_the_number_of_draws(self, shuffle, rank):
+        sampler = EpochSampler(10, shuffle=shuffle, rank=rank, world_size=3)
+        assert len(sampler) == len(list(sampler))
+
+    def test_draws_carry_the_epoch(self):
+        sampler = EpochSampler(3, shuffle=False)
+        sampler.set_epoch(7)
+        assert list(sampler) == [(7, 0), (7, 1), (7, 2)]
+
+    def test_processes_share_the_order_of_an_epoch(self):
+        whole = list(EpochSampler(10, shuffle=True, seed=5))
+        assert list(EpochSampler(10, shuffle=True, seed=5, rank=1, world_size=2)) == whole[1::2]
+
+
+class TestBadImages:
+    def test_skip_leaves_them_out_of_every_split(self, datamodule):
+        module = datamodule(bad=(2, 20, 30), on_bad_image="skip")
+        assert sorted(np.concatenate([getattr(module.split, stage) for stage in STAGES]).tolist()) == [
+            i for i in range(33) if i not in (2, 20, 30)
+        ]
+
+    def test_skip_keeps_images_and_targets_together(self, datamodule, pictures):
+        module = datamodule(bad=(2, 20, 30), on_bad_image="skip")
+        for stage in STAGES:
+            split = getattr(module.split, stage)
+            batch = module.dataset(stage).__getitems__([(0, position) for position in range(len(split))])
+            assert batch.targets.tolist() == TARGETS[split].tolist()
+            np.testing.assert_array_equal(batch.images, module.preprocess.scale(pictures[split]))
+
+    def test_skip_logs_each(self, datamodule, caplog):
+        with caplog.at_level(logging.WARNING):
+            datamodule(bad=(2, 20), on_bad_image="skip").prepare_data()
+        assert [record.message for record in caplog.records] == [
+            "left out: 2.png is cut short",
+            "left out: 20.png is cut short",
+        ]
+
+    def test_fail_stops_before_the_first_batch(self, datamodule):
+        with pytest.raises(InputError, match=r"tiny: 20\.png is cut short; .*data\.on_bad_image=skip"):
+            datamodule(bad=(20,)).prepare_data()
+
+
+class TestScaling:
+    def test_standard_measures_the_training_pixels_only(self, datamodule, pictures):
+        pictures[SPLITS != "train"] = 255
+        preprocess = datamodule(preprocess=Preprocess(scaling="standard")).preprocess
+        pixels = pictures[SPLITS == "train"] / 255
+        assert (preprocess.mean, preprocess.std) == (pytest.approx(pixels.mean()), pytest.approx(pixels.std()))
+
+    def test_standard_gives_training_batches_mean_0_and_deviation_1(self, datamodule):
+        module = datamodule(preprocess=Preprocess(scaling="standard"), batch_size=18)
+        images = epoch(module.train_dataloader())[0].images
+        assert images.mean().item() == pytest.approx(0, abs=1e-4)
+        assert images.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+    def test_a_given_mean_and_deviation_are_kept(self, datamodule):
+        preprocess = Preprocess(scaling="standard", mean=0.5, std=0.25)
+        assert datamodule(preprocess=preprocess).preprocess == preprocess
+
+
+class TestFingerprint:
+    def test_a_zip_its_folder_and_the_csv_of_its_pixels_agree(self, fer2013_tree, zipped, write_fer2013_csv, tmp_path):
+        index = read_fer2013(fer2013_tree)
+        usages = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+        rows = [
+            {
+                "emotion": str(target),
+                "pixels": " ".join(map(str, Preprocess().prepare(index.read(i)).ravel())),
+                "Usage": usages[split],
+            }
+            for i, (target, split) in enumerate(zip(index.targets, index.splits, strict=True))
+        ]
+        places = [fer2013_tree, zipped(fer2013_tree), write_fer2013_csv(rows[::-1])]
+        one, two, three = (
+            FaceDataModule(read_fer2013, official, Preprocess(), root=place, cache_dir=tmp_path / "cache").fingerprint()
+            for place in places
+        )
+        assert one == two == three
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_a_changed_pixel_changes_its_split_only(self, datamodule, pictures, stage):
+        before = datamodule().fingerprint()
+        pictures[np.flatnonzero(stage == SPLITS)[2], 7, 7] ^= 1
+        after = datamodule().fingerprint()
+        assert {name for name in STAGES if before["splits"][name] != after["splits"][name]} == {stage}
+
+    def test_two_swapped_labels_change_the_hash(self, datamodule):
+        swapped = TARGETS.copy()
+        swapped[[0, 1]] = swapped[[1, 0]]
+        one, two = (datamodule(targets=targets).fingerprint()["splits"]["train"] for targets in (TARGETS, swapped))
+        assert one["classes"] == two["classes"]
+        assert one["sha256"] != two["sha256"]
+
+    def test_it_counts_images_and_classes(self, datamodule):
+        splits = datamodule().fingerprint()["splits"]
+        assert {stage: splits[stage]["count"] for stage in STAGES} == {"train": 18, "val": 9, "test": 6}
+        assert splits["val"]["classes"] == {"angry": 3, "happy": 3, "sad": 3}
+
+    def test_it_counts_the_training_pixels_found_in_other_splits(self, datamodule, pictures):
+        pictures[[18, 19, 30]] = pictures[[0, 0, 5]]
+        assert datamodule().fingerprint()["duplicates"] == {"val": 2, "test": 1}
+
+    def test_it_names_protocol_leaks_and_skipped_images(self, datamodule):
+        fingerprint = datamodule(bad=(2,), on_bad_image="skip").fingerprint()
+        assert [fingerprint[name] for name in ("dataset", "protocol", "leaks", "skipped")] == [
+            "tiny",
+            "official",
+            False,
+            ["2.png"],
+        ]
+
+
+class TestSettings:
+    def test_root_goes_to_the_reader(self, ckplus_tree, tmp_path):
+        protocol = partial(subject_kfold, fold=0, n_folds=4)
+        module = FaceDataModule(
+            read_ckplus, protocol, Preprocess(), root=str(ckplus_tree), cache_dir=tmp_path / "cache"
+        )
+        assert len(module.index.names) == 84
+        assert not set(module.index.subjects[module.split.train]) & set(module.index.subjects[module.split.test])
+
+    def test_an_empty_batch_is_refused(self, datamodule):
+        with pytest.raises(InputError, match=r"data\.batch_size must be at least 1, got 0"):
+            datamodule(batch_size=0)
+
+    def test_without_a_gpu_no_worker_competes_with_the_network(self, datamodule, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert datamodule(num_workers=None).num_workers == 0
+
+    def test_class_names_are_in_label_order(self, datamodule):
+        assert datamodule().class_names == ("angry", "happy", "sad")
