@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from fer_lightning.atomic import replacing
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.metrics import Meter
+from fer_lightning.metrics import Findings
 from fer_lightning.plots import confusion_matrix_figure, learning_curves_figure, mistakes_figure, samples_figure
 
 
-def write_artifacts(folder: Path, meter: Meter, datamodule: FaceDataModule, epochs: pd.DataFrame) -> None:
+def write_artifacts(folder: Path, findings: Findings, datamodule: FaceDataModule, epochs: pd.DataFrame) -> None:
     """Write what was measured on a split to `folder`.
 
     `predictions.csv` has a row an image: split, image, target, prediction, and p_<class>; `confusion_matrix.csv` has
@@ -21,36 +21,31 @@ def write_artifacts(folder: Path, meter: Meter, datamodule: FaceDataModule, epoc
 
     Args:
         folder: Of the run.
-        meter: Of the split, after its epoch.
+        findings: Of the split.
         datamodule: Where the images come from.
         epochs: The rows of `metrics.csv`.
     """
     class_names = datamodule.class_names
-    indices, targets, probabilities = (tensor.cpu().numpy() for tensor in meter.predictions.compute())
-    counts = meter.confusion.compute().cpu().numpy()
-    _write_csv(folder / "predictions.csv", _predictions_table(meter.stage, indices, targets, probabilities, datamodule))
-    _write_csv(
-        folder / "confusion_matrix.csv", pd.DataFrame(counts, index=class_names, columns=class_names), index=True
-    )
-    title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {meter.stage}"
-    faces = datamodule.cache.open()[indices], targets, probabilities, class_names
-    _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(counts, class_names, title))
+    _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule))
+    counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
+    _write_csv(folder / "confusion_matrix.csv", counts, index=True)
+    title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {findings.stage}"
+    faces = datamodule.cache.open()[findings.indices], findings, class_names
+    _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(findings.confusion, class_names, title))
     _write_figure(folder / "sample_predictions.png", samples_figure(*faces, title))
     _write_figure(folder / "worst_mistakes.png", mistakes_figure(*faces, f"Worst mistakes on {title}"))
     _write_figure(folder / "learning_curves.png", learning_curves_figure(epochs, title))
 
 
-def _predictions_table(
-    stage: str, indices: np.ndarray, targets: np.ndarray, probabilities: np.ndarray, datamodule: FaceDataModule
-) -> pd.DataFrame:
+def _predictions_table(findings: Findings, datamodule: FaceDataModule) -> pd.DataFrame:
     class_names = np.array(datamodule.class_names)
     table = {
-        "split": stage,
-        "image": [datamodule.index.names[i] for i in indices],
-        "target": class_names[targets],
-        "prediction": class_names[probabilities.argmax(axis=1)],
+        "split": findings.stage,
+        "image": [datamodule.index.names[i] for i in findings.indices],
+        "target": class_names[findings.targets],
+        "prediction": class_names[findings.probabilities.argmax(axis=1)],
     }
-    return pd.DataFrame(table | {f"p_{name}": probabilities[:, k] for k, name in enumerate(class_names)})
+    return pd.DataFrame(table | {f"p_{name}": findings.probabilities[:, k] for k, name in enumerate(class_names)})
 
 
 def _write_csv(path: Path, table: pd.DataFrame, *, index: bool = False) -> None:

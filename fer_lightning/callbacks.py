@@ -68,7 +68,7 @@ class EpochTable(Callback):
             "images_per_s": self._images / (self._last_batch - self._start),
             "seconds": time.perf_counter() - self._start,
         }
-        pl_module.log_dict(pace, rank_zero_only=True)
+        pl_module.log_dict(pace, sync_dist=True)
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **pace, **scores})
         if trainer.is_global_zero:
             with replacing(self.path) as temporary:
@@ -106,21 +106,14 @@ class TensorBoardPictures(Callback):
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
         if not due or trainer.state.fn != "fit":
             return
-        # Computing talks to the other processes, so it comes before asking whether this one writes.
-        counts = pl_module.val_meter.confusion.compute()
-        indices, targets, probabilities = pl_module.val_meter.predictions.compute()
+        findings = pl_module.val_meter.findings()  # in every process, before asking which one writes
         if writer := _writer(trainer):
             title = f"val, epoch {trainer.current_epoch + 1}"
-            figure = confusion_matrix_figure(counts.cpu().numpy(), pl_module.class_names, title)
+            figure = confusion_matrix_figure(findings.confusion, pl_module.class_names, title)
             _add(writer, "confusion_matrix/val", figure, trainer)
-            figure = mistakes_figure(
-                trainer.datamodule.cache.open()[indices.cpu()],
-                targets.cpu().numpy(),
-                probabilities.cpu().numpy(),
-                pl_module.class_names,
-                f"Worst mistakes on {title}",
-                count=self.faces,
-            )
+            images = trainer.datamodule.cache.open()[findings.indices]
+            title = f"Worst mistakes on {title}"
+            figure = mistakes_figure(images, findings, pl_module.class_names, title, count=self.faces)
             _add(writer, "faces/val_worst_mistakes", figure, trainer)
 
 

@@ -1,5 +1,9 @@
 """torchmetrics under the names of `result.json`.   Shapes: N batch, K classes."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -12,6 +16,16 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassSpecificity,
 )
+
+
+class Findings(NamedTuple):
+    """One split's predictions: indices (N,), targets (N,), probabilities (N, K), counts (K, K), rows true."""
+
+    stage: str
+    indices: np.ndarray
+    targets: np.ndarray
+    probabilities: np.ndarray
+    confusion: np.ndarray
 
 
 class Meter(nn.Module):
@@ -58,6 +72,12 @@ class Meter(nn.Module):
         """Scalars by name, over all processes."""
         return {f"{self.stage}/loss": self.loss.compute(), **self.scores.compute()}
 
+    def findings(self) -> "Findings":
+        """Every prediction and the confusion matrix; all processes must call it, as it gathers from each."""
+        confusion = self.confusion.compute()
+        tensors = (*self.predictions.compute(), confusion)
+        return Findings(self.stage, *(tensor.cpu().numpy() for tensor in tensors))
+
     def reset(self) -> None:
         """Start a new epoch."""
         for metric in (self.loss, self.scores, self.confusion, self.predictions):
@@ -91,22 +111,17 @@ class Predictions(Metric):
         return indices[order], targets[order], probabilities[order]
 
 
-def per_class_scores(confusion: Tensor, class_names: list[str]) -> dict[str, dict[str, float]]:
+def per_class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, specificity, F1 and support of each class, from counts (K, K), rows true, columns predicted.
 
     A ratio without a case (nothing predicted, nothing there) is 0, as in torchmetrics.
     """
-    counts = confusion.double()
-    hits, predicted, true, total = counts.diag(), counts.sum(0), counts.sum(1), counts.sum()
-
-    def ratio(numerator: Tensor, denominator: Tensor) -> list[float]:
-        return torch.where(denominator > 0, numerator / denominator.clamp(min=1), 0.0).tolist()
-
+    hits, predicted, true, total = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1), confusion.sum()
     columns = {
-        "precision": ratio(hits, predicted),
-        "recall": ratio(hits, true),
-        "specificity": ratio(total - true - predicted + hits, total - true),
-        "f1": ratio(2 * hits, true + predicted),
-        "support": true.int().tolist(),
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(true, 1),
+        "specificity": (total - true - predicted + hits) / np.maximum(total - true, 1),
+        "f1": 2 * hits / np.maximum(true + predicted, 1),
+        "support": true,
     }
-    return {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(class_names)}
+    return {name: {key: column[i].item() for key, column in columns.items()} for i, name in enumerate(class_names)}

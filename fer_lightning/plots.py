@@ -8,6 +8,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from fer_lightning.metrics import Findings
+
 
 def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draw counts (K, K), rows true and columns predicted: colour is the share of the row, the number the count."""
@@ -69,16 +71,10 @@ def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
 
 
 def mistakes_figure(
-    images: np.ndarray,
-    targets: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-    title: str,
-    *,
-    count: int = 32,
+    images: np.ndarray, findings: Findings, class_names: Sequence[str], title: str, *, count: int = 32
 ) -> Figure:
-    """Show the wrong predictions of the highest confidence: uint8 images, targets (N,), probabilities (N, K)."""
-    predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    """Show the wrong predictions of the highest confidence; images uint8 (N, S, S) or (N, S, S, 3) go with findings."""
+    targets, predictions, confidences = _decisions(findings)
     wrong = np.flatnonzero(predictions != targets)
     worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:count]
     captions = [f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst]
@@ -86,25 +82,19 @@ def mistakes_figure(
 
 
 def samples_figure(
-    images: np.ndarray,
-    targets: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-    title: str,
-    *,
-    per_class: int = 4,
+    images: np.ndarray, findings: Findings, class_names: Sequence[str], title: str, *, per_class: int = 4
 ) -> Figure:
     """Show a few images of each class, evenly spread, with their prediction: right ones green, wrong ones red."""
-    predictions, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    targets, predictions, confidences = _decisions(findings)
     of_class = [np.flatnonzero(targets == target) for target in range(len(class_names))]
     spread = [np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int) for rows in of_class]
     chosen = np.concatenate([rows[picked] for rows, picked in zip(of_class, spread, strict=True)])
     captions = [f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen]
     colors = ["tab:green" if predictions[i] == targets[i] else "tab:red" for i in chosen]
-    return faces_figure(
-        images[chosen],
-        captions,
-        f"{title}: the label above, the prediction below",
-        colors=colors,
-        columns=2 * per_class,
-    )
+    title = f"{title}: the label above, the prediction below"
+    return faces_figure(images[chosen], captions, title, colors=colors, columns=2 * per_class)
+
+
+def _decisions(findings: Findings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, predictions and confidences, each (N,)."""
+    return findings.targets, findings.probabilities.argmax(axis=1), findings.probabilities.max(axis=1)

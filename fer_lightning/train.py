@@ -13,6 +13,7 @@ import pandas as pd
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,7 @@ from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware
-from fer_lightning.metrics import per_class_scores
+from fer_lightning.metrics import Findings, per_class_scores
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import count_multiply_adds, count_parameters, write_result
 
@@ -66,8 +67,9 @@ def train(cfg: DictConfig) -> float:
     [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
     epochs = pd.DataFrame(epoch_table.rows)  # now: loading the best checkpoint takes the table back to its epoch
     scores = _measure_best(trainer, model, datamodule)
+    findings = (model.test_meter if datamodule.has("test") else model.val_meter).findings()
     if trainer.is_global_zero:
-        _write_run(cfg, run_dir, trainer, model, datamodule, epochs, scores, time.perf_counter() - started)
+        _write_run(cfg, trainer, model, datamodule, epochs, scores, findings, time.perf_counter() - started)
     return scores.get(cfg.monitor.metric, scores.get("test/acc"))
 
 
@@ -79,6 +81,7 @@ def _refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
         )
 
 
+@rank_zero_only
 def _announce(datamodule: FaceDataModule) -> None:
     counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in ("train", "val", "test"))
     log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
@@ -99,7 +102,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
         _require_no_monitor(cfg)
         cfg.monitor.metric = None
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    log.info("precision %s: %s", precision, reason)
+    rank_zero_only(log.info)("precision %s: %s", precision, reason)
     return instantiate(
         cfg.trainer,
         precision=precision,
@@ -123,29 +126,29 @@ def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: F
     """Validate and test the best checkpoint; without a test split, val is all there is."""
     # best.ckpt holds the averaged weights where weights are averaged; the callback would swap others in again.
     trainer.callbacks[:] = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
+    best = trainer.checkpoint_callback.best_model_path
     scores: dict[str, float] = {}
     for stage, run in (("val", trainer.validate), ("test", trainer.test)):
         if datamodule.has(stage):
-            [measured] = run(model, datamodule=datamodule, ckpt_path="best", weights_only=True, verbose=False)
+            [measured] = run(model, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
             scores |= measured
     return scores
 
 
 def _write_run(
     cfg: DictConfig,
-    run_dir: Path,
     trainer: L.Trainer,
     model: ExpressionClassifier,
     datamodule: FaceDataModule,
     epochs: pd.DataFrame,
     scores: dict[str, float],
+    findings: Findings,
     seconds: float,
 ) -> None:
     """Write pictures and tables, then `result.json`, and print what a person wants to know."""
-    stage = "test" if datamodule.has("test") else "val"
-    meter = model.test_meter if stage == "test" else model.val_meter
-    write_artifacts(run_dir, meter, datamodule, epochs)
-    per_class = per_class_scores(meter.confusion.compute(), model.class_names)
+    run_dir = Path(cfg.output_dir)
+    write_artifacts(run_dir, findings, datamodule, epochs)
+    per_class = per_class_scores(findings.confusion, model.class_names)
     parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
     _log_hyper_parameters(cfg, trainer, datamodule, scores)
     write_result(
@@ -164,10 +167,10 @@ def _write_run(
             "images_per_s": float(epochs["images_per_s"].median()),
             "seconds": seconds,
             "metrics": scores,
-            "per_class": {stage: per_class},
+            "per_class": {findings.stage: per_class},
         },
     )
-    _print_results(run_dir, scores, per_class, stage)
+    _print_results(run_dir, scores, per_class, findings.stage)
 
 
 def _log_hyper_parameters(

@@ -127,7 +127,6 @@ class TestDecoding:
 
 class TestReuse:
     @posix_only
-    @pytest.mark.xfail(strict=True, reason="mkdtemp's folder is for its owner alone")
     def test_other_users_may_read_it_as_the_folder_above_it(self, index, cache_dir):
         place = cached_faces(index, Preprocess(), cache_dir).images_path.parent
         assert place.stat().st_mode == cache_dir.stat().st_mode
@@ -233,7 +232,6 @@ class TestInterruptions:
         assert images[:, 0, 0].tolist() == list(range(20))
 
     @posix_only
-    @pytest.mark.xfail(strict=True, reason="mkdtemp's folder of the killed build stays")
     def test_the_next_build_clears_away_what_a_killed_one_left(self, cache_dir, tmp_path):
         start_build(cache_dir, tmp_path / "log", "killed").communicate(timeout=60)
         cache = cached_faces(twenty(), Preprocess(), cache_dir)

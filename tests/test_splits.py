@@ -166,7 +166,6 @@ class TestSubjectKfold:
         ):
             subject_kfold(index_of([0, 1, 2] * 10), fold=0, n_folds=5)
 
-    @pytest.mark.xfail(strict=True, reason="scikit-learn's ValueError")
     def test_fewer_images_a_class_than_folds_are_refused(self):
         few = index_of([0, 1, 2] * 4, subjects=np.array([f"S{i}" for i in range(12)]))
         with pytest.raises(InputError, match=r"subject_kfold_10 .*protocol\.n_folds"):

@@ -8,7 +8,6 @@ under a temporary name and renamed when complete; a second run that wants the sa
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,7 +75,9 @@ def _key(index: FaceIndex, preprocess: Preprocess) -> str:
 
 
 def _build(index: FaceIndex, preprocess: Preprocess, place: Path, on_bad_image: str) -> None:
-    building = Path(tempfile.mkdtemp(prefix=f"{place.name}-building-", dir=place.parent))
+    building = place.with_name(f"{place.name}-building")  # one at a time: the lock is held
+    shutil.rmtree(building, ignore_errors=True)  # of a build that was killed
+    building.mkdir()
     try:
         skipped = _decode(index, preprocess, building / "images.npy", on_bad_image)
         (building / "skipped.json").write_text(json.dumps(skipped, indent=1))

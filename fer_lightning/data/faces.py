@@ -79,7 +79,10 @@ class FaceIndex:
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode a JPEG, PNG or other image file's bytes to uint8 BGR (H, W, 3)."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no bytes at all, or a header that claims more pixels than OpenCV allows
+        image = None
     if image is None:
         raise BadImageError(name, f"({len(data)} bytes) does not decode as an image")
     if _is_cut_short(data):
@@ -88,9 +91,12 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end marker: OpenCV decodes such a file without complaint, the rest gray."""
+    """Whether a JPEG or PNG lacks its end marker: older OpenCV decodes such a file without complaint, the rest gray.
+
+    The marker may be far from the file's end: telephones put a video behind a photo.
+    """
     if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data[-4096:]
+        return b"\xff\xd9" not in data
     if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data[-4096:]
+        return b"IEND" not in data
     return False

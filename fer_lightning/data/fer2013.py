@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lightning.data.faces import BadImageError, FaceIndex, decode_image
-from fer_lightning.data.tree import FileTree, find_tree
+from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES, canonical
 
@@ -119,11 +119,11 @@ class _Csv:
 
     def columns(self, wanted: list[str]) -> pd.DataFrame:
         """The wanted columns, by their names without blanks around them."""
-        with self._tree.open(self._csv_name) as file:
-            try:
+        try:
+            with self._tree.open(self._csv_name) as file:
                 table = pd.read_csv(file, usecols=lambda column: column.strip() in wanted, dtype=str, index_col=False)
-            except (ValueError, UnicodeDecodeError) as error:
-                raise InputError(f"{self._tree.path / self._csv_name} is not a readable csv file ({error})") from error
+        except (ValueError, *READ_ERRORS) as error:
+            raise InputError(f"{self._tree.path / self._csv_name} is not a readable csv file ({error})") from error
         table.columns = table.columns.str.strip()
         if missing := [column for column in wanted if column not in table]:
             raise InputError(

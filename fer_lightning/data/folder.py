@@ -65,7 +65,7 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
 
 def _without_common_level(parts: list[list[str]]) -> list[list[str]]:
     """Drop a folder that every image lies in, as an archive's own name above its classes."""
-    while len({part[0] for part in parts if part}) == 1 and all(len(part) > 1 for part in parts):
+    while len({part[0] for part in parts if part}) == 1 and any(len(part) > 1 for part in parts):
         parts = [part[1:] for part in parts]
     return parts
 

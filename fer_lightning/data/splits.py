@@ -68,9 +68,11 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
         raise InputError(
             f"protocol {name}: percent must be three parts of 100 with train and test above 0, got {percent}"
         )
-    train, rest = _stratified(index, np.arange(len(index.targets)), percent[1] + percent[2], seed=seed, name=name)
+    count = len(index.targets)
+    train, rest = _stratified(index, np.arange(count), round(count * (100 - percent[0]) / 100), seed=seed, name=name)
     if percent[1]:
-        val, test = _stratified(index, rest, 100 * percent[2] / (100 - percent[0]), seed=seed, name=name)
+        test_size = round(len(rest) * percent[2] / (percent[1] + percent[2]))
+        val, test = _stratified(index, rest, test_size, seed=seed, name=name)
     else:
         val, test = NOTHING, rest
     return _checked(index, Split(protocol=name, train=np.sort(train), val=np.sort(val), test=np.sort(test), leaks=True))
@@ -99,7 +101,13 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
     if not 0 <= val_folds <= n_folds - 2:
         raise InputError(f"protocol.val_folds must be 0 to {n_folds - 2}, got {val_folds}")
     kfold = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-    folds = [test for _, test in kfold.split(index.targets, index.targets, groups=index.subjects)]
+    try:
+        folds = [test for _, test in kfold.split(index.targets, index.targets, groups=index.subjects)]
+    except ValueError as error:
+        raise InputError(
+            f"protocol subject_kfold_{n_folds} cannot be stratified over {len(index.targets)} images ({error}): "
+            "lower protocol.n_folds"
+        ) from error
     rotated = folds[fold:] + folds[:fold]
     split = Split(
         protocol=f"subject_kfold_{n_folds}",
@@ -111,12 +119,10 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
 
 
 def _stratified(
-    index: FaceIndex, positions: np.ndarray, percent: float, *, seed: int, name: str
+    index: FaceIndex, positions: np.ndarray, test_size: int, *, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return train_test_split(
-            positions, test_size=percent / 100, stratify=index.targets[positions], random_state=seed
-        )
+        return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
     except ValueError as error:
         counts = np.bincount(index.targets, minlength=len(index.class_names))
         rarest = int(counts.argmin())

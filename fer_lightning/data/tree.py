@@ -12,6 +12,8 @@ from typing import BinaryIO
 from fer_lightning.data.faces import BadImageError
 from fer_lightning.errors import InputError
 
+# What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
@@ -49,7 +51,7 @@ class FileTree:
         try:
             with self.open(name) as file:
                 return file.read()
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        except READ_ERRORS as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
 
     @cached_property
@@ -104,7 +106,8 @@ def _zip_stamps(path: Path) -> dict[str, tuple[int, int]]:
             return {info.filename: (info.file_size, info.CRC) for info in archive.infolist() if not info.is_dir()}
     except (zipfile.BadZipFile, EOFError) as error:
         raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) is cut short or not a zip archive ({error}): download it again"
+            f"{path} ({path.stat().st_size:,} bytes) is cut short or not a zip archive ({error}): download it again, "
+            "or, if it is no archive, give the folder that holds it with data.root=DIR"
         ) from error
 
 
@@ -113,6 +116,7 @@ def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
     for folder, _, files in os.walk(path, followlinks=True):
         for file in files:
             full = os.path.join(folder, file)  # noqa: PTH118 - pathlib doubles the time on 36,000 files
-            stat = os.stat(full)  # noqa: PTH116
+            # A link that leads nowhere is listed too; reading it fails then, under its name.
+            stat = os.stat(full) if os.path.exists(full) else os.lstat(full)  # noqa: PTH110, PTH116
             stamps[os.path.relpath(full, path).replace(os.sep, "/")] = (stat.st_size, stat.st_mtime_ns)
     return stamps
