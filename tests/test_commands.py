@@ -1,0 +1,110 @@
+"""`python -m fer_lightning.train` as a person or a cluster runs it: in a process of its own."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fer_lightning.config import compose_config, instantiate
+from fer_lightning.module import ExpressionClassifier
+
+TINY = ("data.reader.train=160", "data.reader.val=43", "data.reader.test=14", "data.batch_size=8", "logger=none")
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "fer_lightning.train", *overrides]
+
+
+def run(folder: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command with `folder` as working directory."""
+    finished = subprocess.run(command(*overrides), cwd=folder, capture_output=True, text=True, timeout=300)
+    assert not check or finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def kill_in_mid_epoch(folder: Path, run_dir: Path, *overrides: str) -> None:
+    """Start the command and SIGKILL it a moment after its second epoch has been written down."""
+    with subprocess.Popen(command(*overrides), cwd=folder, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not len_of(run_dir / "metrics.csv") >= 2:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+
+
+def len_of(table: Path) -> int:
+    return len(pd.read_csv(table)) if table.exists() else 0
+
+
+@pytest.mark.parametrize("scheduler", ["one_cycle", "plateau"])
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, scheduler):
+    settings = (*TINY, f"scheduler={scheduler}", "trainer.max_epochs=4", "trainer.accelerator=cpu", "optimizer.lr=1e-3")
+    if scheduler == "plateau":  # every epoch counts as none the better, so that each one lowers the rate
+        settings = (*settings, "scheduler.patience=0", "monitor.metric=val/loss", "monitor.mode=max")
+    run(tmp_path, *settings, "hydra.run.dir=whole")
+    kill_in_mid_epoch(tmp_path, tmp_path / "killed", *settings, "hydra.run.dir=killed")
+    assert not (tmp_path / "killed" / "result.json").exists()
+    run(tmp_path, *settings, "ckpt_path=killed/checkpoints/last.ckpt")
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for checkpoint in ("last.ckpt", "best.ckpt"):
+        states = [torch.load(d / "checkpoints" / checkpoint, weights_only=True)["state_dict"] for d in (whole, killed)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    results = [json.loads((d / "result.json").read_text()) for d in (whole, killed)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["epochs"] == results[1]["epochs"] == 4
+    tables = [pd.read_csv(d / "metrics.csv").drop(columns=["images_per_s", "seconds"]) for d in (whole, killed)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_two_processes_measure_what_one_measures_with_no_sample_counted_twice(tmp_path):
+    cpu = ("trainer.accelerator=cpu", "trainer.precision=32-true", "data.cache_dir=cache")
+    run(tmp_path, *TINY, *cpu, "trainer=ddp", "trainer.max_epochs=1", "hydra.run.dir=two")
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert two["hardware"]["devices"] == 2
+    predictions = pd.read_csv(tmp_path / "two" / "predictions.csv")
+    assert predictions["image"].is_unique
+    assert len(predictions) == 14
+
+    model = ExpressionClassifier.load_from_checkpoint(tmp_path / "two/checkpoints/best.ckpt", weights_only=True)
+    cfg = compose_config(*TINY, *cpu, f"data.cache_dir={tmp_path / 'cache'}", "output_dir=unused")
+    trainer = instantiate(cfg.trainer, precision="32-true", logger=False, enable_progress_bar=False)
+    [one] = trainer.validate(model, datamodule=instantiate(cfg.data), verbose=False)
+    assert one == pytest.approx({name: two["metrics"][name] for name in one}, abs=1e-6)
+
+
+def test_a_sweep_writes_a_folder_for_each_run_that_says_what_it_varies(tmp_path):
+    few = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep")
+    run(tmp_path, "-m", *TINY, *few, "model.net.kernel_size=3,5")
+    results = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/result.json")]
+    assert {written["config"]["model"]["net"]["kernel_size"] for written in results} == {3, 5}
+    assert all("kernel_size" in path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.net.kernel_size=7"], "kernel_size=7 with valid padding leaves no pixels .* use padding=same"),
+        (["data=ckplus", "data.root=nowhere"], "no CK.48 images .* found in .*nowhere: download .* data.root=DIR"),
+        (["model=cnn9"], "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
+        (["ckpt_path=code.ckpt"], "code.ckpt holds more than weights and plain data and was not loaded"),
+        (["hydra.run.dir=a_file/run"], "Not a directory a_file.*hydra.run.dir=DIR"),
+        (["data.cache_dir=a_file/cache"], "cannot write the decoded images .*a_file.*data.cache_dir=DIR"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_without_a_traceback(tmp_path, overrides, message):
+    (tmp_path / "a_file").touch()
+    torch.save({"state_dict": {}, "hyper_parameters": Path("an object, not plain data")}, tmp_path / "code.ckpt")
+    finished = run(tmp_path, *overrides, check=False)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    [line] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(message, line), line
+    assert not list(tmp_path.rglob("result.json"))

@@ -1,0 +1,110 @@
+"""Everything in conf/ composes and builds; what is not in it is refused with what there is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from fer_lightning.config import CONF_DIR, check_keys, compose_config, explain, instantiate, run_folder
+from fer_lightning.errors import InputError
+
+GROUPS = [
+    "data",
+    "protocol",
+    "preprocess",
+    "augmentation",
+    "model",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+]
+OPTIONS = [
+    f"{group}={path.stem}"
+    for group in GROUPS
+    for path in sorted((CONF_DIR / group).glob("*.yaml"))
+    if not path.stem.startswith("_")
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes_and_resolves(option):
+    cfg = compose_config(option, "output_dir=somewhere")
+    check_keys(cfg)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("trainer", "model"))])
+def test_every_option_of_every_group_builds(option, tmp_path):
+    cfg = compose_config(option, f"output_dir={tmp_path}")
+    group = option.partition("=")[0]
+    instantiate(cfg[group])
+
+
+@pytest.mark.parametrize("name", ["none", "one_cycle", "cosine", "plateau"])
+def test_every_schedule_steps(name):
+    cfg = compose_config(f"scheduler={name}", "output_dir=x")
+    optimizer = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = instantiate(cfg.scheduler)(optimizer, 10)["scheduler"]
+    optimizer.step()
+    scheduler.step(*([0.5] if name == "plateau" else []))
+    assert optimizer.param_groups[0]["lr"] > 0
+
+
+def test_the_cosine_schedule_rises_and_falls_to_its_end():
+    cfg = compose_config("scheduler=cosine", "scheduler.warmup=0.2", "output_dir=x")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = instantiate(cfg.scheduler)(optimizer, 10)["scheduler"]
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.5)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.net.kernal_size=5", "There is no 'kernal_size' in model.net: dropout, kernel_size, name, padding"),
+        ("trainer.max_epoch=3", "There is no 'max_epoch' in trainer: .*max_epochs"),
+        ("nothing=1", "There is no 'nothing': augmentation, callbacks, .*trainer"),
+        ("model=cnn9", "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
+        ("seed=abc", "'abc' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(override, message):
+    with pytest.raises(HydraException) as caught:
+        compose_config(override)
+    assert re.search(message, explain(caught.value))
+
+
+def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
+    with pytest.raises(InputError, match="there is no bogus in the configuration: augmentation, .*trainer"):
+        check_keys(compose_config("+bogus=1"))
+
+
+def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():
+    assert compose_config("data=ckplus").protocol._target_.endswith("subject_kfold")
+    assert compose_config("data=ckplus", "protocol=random_80_20").protocol.percent == [80, 0, 20]
+
+
+def test_a_resumed_run_goes_on_in_its_own_folder():
+    assert run_folder("outputs/runs/a/checkpoints/last.ckpt", "new") == str(Path("outputs/runs/a"))
+    assert run_folder(None, "new") == "new"
+    assert run_folder("somewhere/last.ckpt", "new") == "new"
+
+
+def test_conf_is_found_from_any_working_directory(tmp_path):
+    code = "from fer_lightning.config import compose_config as c; print(c('data=ckplus').model.net.name)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "cnn4"

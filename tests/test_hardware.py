@@ -1,0 +1,41 @@
+"""Which number format is chosen on which hardware."""
+
+import pytest
+import torch
+
+from fer_lightning import hardware
+from fer_lightning.hardware import choose_precision, describe_hardware
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f avx512_bf16", "bf16-mixed"),
+        ("fpu avx2 amx_bf16 amx_tile", "bf16-mixed"),
+        ("fpu avx2 avx512f", "32-true"),
+        ("", "32-true"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch, flags, precision):
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda field: flags)
+    assert choose_precision("auto", "cpu")[0] == precision
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((9, 0), "bf16-mixed"), ((7, 5), "32-true")])
+def test_auto_looks_at_the_gpu_where_there_is_one(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    chosen, reason = choose_precision("auto", "auto")
+    assert chosen == precision
+    assert "a GPU" in reason
+
+
+def test_a_precision_that_is_asked_for_is_kept():
+    assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as configured")
+
+
+def test_the_hardware_is_described_in_plain_data():
+    described = describe_hardware()
+    assert described["cores"] >= 1
+    assert isinstance(described["cpu"], str)

@@ -1,0 +1,69 @@
+"""Imports point one way, and what should be quick to import stays quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fer_lightning
+
+PACKAGE = Path(fer_lightning.__file__).parent
+# A file imports only from lines above its own.
+LAYERS = [
+    {"errors", "labels", "atomic", "hardware"},
+    {"preprocess"},
+    {"models.cnn"},
+    {"models"},
+    {"data.faces", "data.drawing"},
+    {"data.tree", "data.synthetic"},
+    {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
+    {"data.datamodule", "data"},
+    {"metrics", "optim"},
+    {"module", "plots", "checkpoint"},
+    {"callbacks", "artifacts", "result"},
+    {"config"},
+    {"train"},
+    {"bench"},
+]
+LEVEL = {f"fer_lightning.{name}": level for level, names in enumerate(LAYERS) for name in names}
+LEVEL["fer_lightning"] = -1
+MODULES = {
+    ".".join(["fer_lightning", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {
+                full if (full := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
+            }
+    return names
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_file_imports_only_from_layers_below_its_own(module):
+    assert module in LEVEL, f"{module} has no place in LAYERS"
+    ours = {name for name in imported(MODULES[module]) if name.startswith("fer_lightning")}
+    assert {name for name in ours if LEVEL[name] >= LEVEL[module]} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("fer_lightning", {"numpy", "torch"}),
+        ("fer_lightning.preprocess", {"torch", "lightning", "albumentations", "hydra"}),
+        ("fer_lightning.models", {"lightning", "albumentations", "hydra", "cv2"}),
+        ("fer_lightning.data.ckplus", {"torch", "lightning", "albumentations", "hydra"}),
+    ],
+)
+def test_an_import_brings_no_more_than_it_needs(module, unwanted):
+    code = f"import sys, {module}; print(*({unwanted!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

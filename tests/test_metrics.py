@@ -1,0 +1,84 @@
+"""Numbers against scikit-learn, over batches of uneven size."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from fer_lightning.metrics import Meter, per_class_scores
+
+NAMES = ("angry", "happy", "sad", "fear")
+
+
+def measured(num_classes: int, *, classes_present: int, batch_sizes=(7, 5, 1, 20)):
+    """A meter fed with random logits, and the same targets and predictions for scikit-learn."""
+    generator = torch.Generator().manual_seed(num_classes)
+    meter = Meter("val", num_classes, keep_predictions=True)
+    targets = torch.randint(0, classes_present, (sum(batch_sizes),), generator=generator)
+    logits = torch.randn(len(targets), num_classes, generator=generator)
+    indices = torch.randperm(len(targets), generator=generator)
+    for rows in torch.arange(len(targets)).split(list(batch_sizes)):
+        loss = torch.nn.functional.cross_entropy(logits[rows], targets[rows])
+        meter.update(loss, logits[rows], targets[rows], indices[rows])
+    return meter, logits, targets, indices
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7, 8, 12])
+def test_scores_agree_with_scikit_learn(num_classes):
+    meter, logits, targets, _ = measured(num_classes, classes_present=num_classes)
+    scores = {name.removeprefix("val/"): value.item() for name, value in meter.compute().items()}
+    predictions = logits.argmax(dim=1)
+    expected = {
+        "acc": sk.accuracy_score(targets, predictions),
+        "acc_macro": sk.balanced_accuracy_score(targets, predictions),
+        "precision_macro": sk.precision_score(targets, predictions, average="macro", zero_division=0),
+        "recall_macro": sk.recall_score(targets, predictions, average="macro"),
+        "f1_macro": sk.f1_score(targets, predictions, average="macro"),
+        "f1_weighted": sk.f1_score(targets, predictions, average="weighted"),
+        "loss": sk.log_loss(targets, logits.double().softmax(dim=1).numpy(), labels=range(num_classes)),
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_specificity_is_the_mean_of_true_negative_rates():
+    meter, logits, targets, _ = measured(4, classes_present=4)
+    counts = sk.multilabel_confusion_matrix(targets, logits.argmax(dim=1))
+    expected = np.mean(counts[:, 0, 0] / counts[:, 0].sum(axis=1))
+    assert meter.compute()["val/specificity_macro"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_confusion_matrix_has_true_rows_and_predicted_columns():
+    meter, logits, targets, _ = measured(4, classes_present=4)
+    np.testing.assert_array_equal(
+        meter.findings().confusion, sk.confusion_matrix(targets, logits.argmax(dim=1), labels=range(4))
+    )
+
+
+def test_findings_are_in_the_order_of_the_images():
+    meter, logits, targets, indices = measured(4, classes_present=4)
+    findings = meter.findings()
+    order = indices.argsort()
+    assert findings.indices.tolist() == list(range(len(targets)))
+    np.testing.assert_array_equal(findings.targets, targets[order])
+    np.testing.assert_allclose(findings.probabilities, logits.softmax(dim=1)[order], rtol=1e-6)
+
+
+def test_per_class_scores_agree_with_scikit_learn_also_for_a_class_that_is_missing():
+    meter, logits, targets, _ = measured(4, classes_present=3)
+    scores = per_class_scores(meter.findings().confusion, NAMES)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(
+        targets, logits.argmax(dim=1), labels=range(4), zero_division=0
+    )
+    assert [row["precision"] for row in scores.values()] == pytest.approx(precision)
+    assert [row["recall"] for row in scores.values()] == pytest.approx(recall)
+    assert [row["f1"] for row in scores.values()] == pytest.approx(f1)
+    assert [row["support"] for row in scores.values()] == support.tolist()
+
+
+def test_a_reset_meter_forgets_the_epoch_before():
+    meter, *_ = measured(4, classes_present=4)
+    meter.reset()
+    logits = torch.eye(4)
+    meter.update(torch.tensor(0.5), logits, torch.arange(4), torch.arange(4))
+    assert meter.compute()["val/acc"] == 1
+    assert len(meter.findings().targets) == 4

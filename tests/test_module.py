@@ -1,0 +1,181 @@
+"""ExpressionClassifier: it learns, and a checkpoint alone rebuilds it."""
+
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fer_lightning import optim
+from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.faces import FaceIndex
+from fer_lightning.data.splits import official
+from fer_lightning.errors import InputError
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.preprocess import Preprocess
+
+CLASSES = ("angry", "happy", "sad")
+NET = {"name": "cnn4", "dropout": 0.0}
+PREPROCESS = Preprocess().to_dict()
+
+
+def separable_faces() -> FaceIndex:
+    """Three classes told apart by which third is bright: 48 images to train on, 12 each to validate and test."""
+    targets = np.arange(72) % 3
+
+    def read(i: int) -> np.ndarray:
+        image = np.full((48, 48), i % 50, np.uint8)
+        image[16 * targets[i] : 16 * targets[i] + 16] += 150
+        return image
+
+    splits = np.repeat(["train", "val", "test"], [48, 12, 12])
+    return FaceIndex(
+        dataset="separable",
+        class_names=CLASSES,
+        names=[f"{i}.png" for i in range(72)],
+        targets=targets,
+        read=read,
+        source_key="separable",
+        splits=splits,
+    )
+
+
+@pytest.fixture
+def datamodule(tmp_path: Path) -> FaceDataModule:
+    return FaceDataModule(separable_faces, official, Preprocess(), batch_size=16, cache_dir=tmp_path / "cache")
+
+
+def make_model(**settings) -> ExpressionClassifier:
+    torch.manual_seed(0)
+    return ExpressionClassifier(
+        NET,
+        CLASSES,
+        PREPROCESS,
+        optimizer=partial(torch.optim.Adam, lr=1e-3),
+        scheduler=partial(optim.one_cycle, max_lr=1e-3),
+        **settings,
+    )
+
+
+def make_trainer(folder: Path, **settings) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_separable_classes_are_learned(datamodule, tmp_path, precision):
+    model = make_model()
+    trainer = make_trainer(tmp_path, max_epochs=8, precision=precision, enable_checkpointing=False)
+    trainer.fit(model, datamodule=datamodule)
+    [scores] = trainer.test(model, datamodule=datamodule, verbose=False)
+    assert scores["test/acc"] == 1.0
+
+
+def test_a_checkpoint_alone_rebuilds_the_model_without_running_code(datamodule, tmp_path):
+    model = make_model()
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, datamodule=datamodule)
+    path = trainer.checkpoint_callback.best_model_path
+    torch.load(path, weights_only=True)
+    rebuilt = ExpressionClassifier.load_from_checkpoint(path, weights_only=True)
+    images = next(iter(datamodule.val_dataloader())).images
+    assert rebuilt.class_names == list(CLASSES)
+    assert Preprocess(**rebuilt.hparams.preprocess) == datamodule.preprocess
+    torch.testing.assert_close(rebuilt.eval()(images), model.eval()(images))
+
+
+def test_label_smoothing_is_for_training_only(datamodule):
+    model = make_model(label_smoothing=0.3)
+    model.log = lambda *_, **__: None  # there is no trainer to log to
+    batch = next(iter(datamodule.val_dataloader()))
+    smoothed = model.training_step(batch, 0)
+    model.validation_step(batch, 0)
+    logits = model(batch.images)
+    torch.testing.assert_close(smoothed, cross_entropy(logits, batch.targets, label_smoothing=0.3))
+    torch.testing.assert_close(model.val_meter.loss.compute(), cross_entropy(logits, batch.targets).detach())
+
+
+def test_channels_last_changes_the_layout_and_not_the_result():
+    images = torch.rand(4, 1, 48, 48)
+    last, first = make_model(channels_last=True), make_model(channels_last=False)
+    assert last.net.features[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert first.net.features[2].weight.is_contiguous()
+    torch.testing.assert_close(last(images), first(images), atol=1e-5, rtol=1e-5)
+
+
+def test_an_optimizer_that_refuses_its_settings_is_told_in_a_sentence():
+    model = ExpressionClassifier(NET, CLASSES, PREPROCESS, optimizer=partial(torch.optim.Adam, lr=-1))
+    with pytest.raises(InputError, match="the optimizer does not take its settings: Invalid learning rate: -1"):
+        model.configure_optimizers()
+
+
+class TestCheckpointsFromAnywhere:
+    """What load_checkpoint refuses, and how."""
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(InputError, match="there is no checkpoint at .*no.ckpt"):
+            load_checkpoint(tmp_path / "no.ckpt")
+
+    @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+    def test_a_file_that_is_something_else(self, tmp_path, content):
+        path = tmp_path / "model.ckpt"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"model.ckpt \({len(content)} bytes\) is damaged or not a checkpoint"):
+            load_checkpoint(path)
+
+    def test_a_checkpoint_cut_short(self, tmp_path):
+        path = tmp_path / "model.ckpt"
+        torch.save({"state_dict": {"weight": torch.zeros(1000)}, "hyper_parameters": {}}, path)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(InputError, match="is damaged or not a checkpoint"):
+            load_checkpoint(path)
+
+    def test_a_file_with_code_in_it_which_is_never_run(self, tmp_path):
+        path, witness = tmp_path / "model.ckpt", tmp_path / "code_was_run"
+        torch.save({"state_dict": {}, "hyper_parameters": Payload(witness)}, path)
+        with pytest.raises(InputError, match="holds more than weights and plain data and was not loaded"):
+            load_checkpoint(path)
+        assert not witness.exists()
+
+    def test_weights_of_another_program(self, tmp_path):
+        path = tmp_path / "model.pt"
+        torch.save({"weight": torch.zeros(1)}, path)
+        with pytest.raises(InputError, match="is not a checkpoint of fer_lightning"):
+            load_checkpoint(path)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"class_names": ["cat", "dog", "cow"]},
+            {"net": {"name": "cnn4", "kernel_size": 5}},
+            {"preprocess": Preprocess(size=64).to_dict()},
+        ],
+    )
+    def test_other_classes_another_network_or_preprocessing(self, other):
+        ours = dict(make_model().hparams)
+        [name] = other
+        with pytest.raises(InputError, match=f"old.ckpt was trained with {name} .*, this run has"):
+            check_fits({"hyper_parameters": ours | other}, ours, "old.ckpt")
+
+
+class Payload:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self):
+        return (Path.touch, (self.witness,))

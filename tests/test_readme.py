@@ -1,0 +1,41 @@
+"""The README's commands are real: each composes against conf/, each target stands in the Makefile."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fer_lightning.config import CONF_DIR, check_keys, compose_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^python -m fer_lightning\.train(.*)$", README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_every_training_command_composes(arguments):
+    overrides = [word for word in shlex.split(arguments) if word != "-m"]
+    sweeps = [re.sub(r"=(range\((\d+),.*\)|([^,\[]+),.*)$", r"=\2\3", override) for override in overrides]
+    check_keys(compose_config(*sweeps))
+
+
+def test_there_are_training_commands_to_test():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (\w+)", README))))
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("group", ["data", "protocol", "model", "preprocess", "augmentation", "trainer", "callbacks"])
+def test_the_table_of_options_names_every_one(group):
+    [row] = [line for line in README.splitlines() if line.startswith(f"| `{group}` |")]
+    options = {path.stem for path in (CONF_DIR / group).glob("*.yaml") if not path.stem.startswith("_")}
+    assert {option for option in options if f"`{option}`" not in row} == set()
+
+
+def test_every_local_link_and_picture_leads_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,185 @@
+"""The training command from end to end, on a handful of drawn faces."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fer_lightning.config import compose_config
+from fer_lightning.errors import InputError
+from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.train import train
+
+SMALL = (
+    "data.reader.train=70",
+    "data.reader.val=21",
+    "data.reader.test=14",
+    "data.batch_size=32",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "~callbacks.progress",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """run(*overrides, folder=...): train on a few synthetic faces and return the run folder."""
+
+    def run_in(*overrides: str, folder: str = "run") -> Path:
+        output_dir = tmp_path / folder
+        output_dir.mkdir(exist_ok=True)
+        places = (f"output_dir={output_dir}", f"data.cache_dir={tmp_path / 'cache'}")
+        train(compose_config(*SMALL, *places, *overrides))
+        return output_dir
+
+    return run_in
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_run_folder_holds_everything_and_a_result_that_says_what_it_is(run):
+    folder = run("callbacks.pictures.every_n_epochs=1")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    written = result(folder)
+    assert written["schema_version"] == 1
+    assert written["config"]["model"]["net"]["name"] == "cnn4"
+    assert written["data"]["protocol"] == "official"
+    assert written["data"]["splits"]["train"]["count"] == 70
+    assert written["parameters"] == 2_489_095
+    assert written["multiply_adds"] == pytest.approx(86.8e6, rel=0.001)
+    assert written["selection"] == "best epoch by val/acc"
+    assert (written["epochs"], written["seed"]) == (2, 0)
+    for name in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece"):
+        assert 0 <= written["metrics"][f"test/{name}"] <= 1
+    assert set(written["per_class"]["test"]) == set(FER2013_CLASSES)
+
+
+def test_the_tables_of_a_run_agree_with_its_result(run):
+    folder = run()
+    written, predictions = result(folder), pd.read_csv(folder / "predictions.csv")
+    assert len(predictions) == 14
+    assert (predictions.target == predictions.prediction).mean() == pytest.approx(written["metrics"]["test/acc"])
+    probabilities = predictions[[f"p_{name}" for name in FER2013_CLASSES]]
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
+    counts = pd.read_csv(folder / "confusion_matrix.csv", index_col=0)
+    assert list(counts.index) == list(counts.columns) == list(FER2013_CLASSES)
+    assert counts.to_numpy().trace() == (predictions.target == predictions.prediction).sum()
+    epochs = pd.read_csv(folder / "metrics.csv")
+    assert epochs["epoch"].tolist() == [0, 1]
+    assert epochs["val/acc"].max() == pytest.approx(written["metrics"]["val/acc"])
+
+
+def test_the_pictures_of_a_run_are_there(run):
+    folder = run()
+    for name in ("confusion_matrix", "sample_predictions", "worst_mistakes", "learning_curves"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.glob(".*"))  # no temporary file is left
+
+
+def test_tensorboard_shows_curves_pictures_the_graph_and_hyper_parameters(run):
+    folder = run("callbacks.pictures.every_n_epochs=1")
+    scalars, images, graphs, plugins = set(), set(), 0, set()
+    for file in folder.glob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        scalars |= set(events.Tags()["scalars"])
+        images |= set(events.Tags()["images"])
+        graphs += events.Tags()["graph"]
+        plugins |= set(events.summary_metadata)
+    assert {"train/loss", "val/loss", "train/acc", "val/f1_macro", "lr", "test/acc", "final/test/acc"} <= scalars
+    assert images == {"faces/train_augmented", "confusion_matrix/val", "faces/val_worst_mistakes"}
+    assert graphs == 1
+    assert any(plugin.startswith("_hparams_") for plugin in plugins)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
+    weights = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        path = run(f"seed={seed}", "logger=none", folder=folder) / "checkpoints" / "last.ckpt"
+        weights.append(torch.load(path, weights_only=True)["state_dict"])
+    same, other = ([torch.equal(weights[0][name], w[name]) for name in w] for w in weights[1:])
+    assert all(same)
+    assert not all(other)
+
+
+def test_a_protocol_without_validation_keeps_the_last_epoch(run):
+    folder = run("protocol=random_80_20")
+    written = result(folder)
+    assert written["selection"] == "last epoch"
+    assert written["best_epoch"] == 1
+    assert written["data"]["leaks"]
+    assert "val/acc" not in written["metrics"]
+    assert written["metrics"]["test/acc"] >= 0
+
+
+@pytest.mark.parametrize("watching", ["scheduler=plateau", "callbacks=early_stopping"])
+def test_what_watches_validation_is_refused_where_there_is_none(run, watching):
+    with pytest.raises(InputError, match="watches val/acc, but this protocol has no validation split"):
+        run("protocol=random_80_20", watching)
+
+
+def test_without_a_test_split_val_is_reported_under_its_own_name(run):
+    folder = run("data.reader.test=0")
+    written = result(folder)
+    assert not any(name.startswith("test/") for name in written["metrics"])
+    assert set(written["per_class"]) == {"val"}
+    assert set(pd.read_csv(folder / "predictions.csv")["split"]) == {"val"}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("scheduler", ["none", "one_cycle", "cosine", "plateau"])
+def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
+    folder = run(f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
+    assert (folder / "result.json").exists()
+
+
+def test_averaged_weights_are_what_is_kept_and_tested(run):
+    folder = run("callbacks=ema", "callbacks.ema.decay=0.5", "logger=none")
+    best = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "net.head.4.weight"
+    assert not torch.equal(best["state_dict"][name], best["current_model_state"][name])
+    epochs = pd.read_csv(folder / "metrics.csv")
+    # The numbers of the best checkpoint are those that its epoch was chosen by.
+    assert result(folder)["metrics"]["val/acc"] == pytest.approx(epochs["val/acc"].max())
+    assert result(folder)["metrics"]["val/loss"] == pytest.approx(
+        epochs["val/loss"][epochs["val/acc"].idxmax()], abs=1e-4
+    )
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(run):
+    folder = run(
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "optimizer.lr=1e-12",
+        "trainer.max_epochs=20",
+        "logger=none",
+    )
+    assert result(folder)["epochs"] < 20
+
+
+def test_gradients_are_clipped_where_that_is_asked_for(run):
+    assert (run("trainer.gradient_clip_val=0.1", "logger=none") / "result.json").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run):
+    before = result(run("logger=none"))
+    with pytest.raises(InputError, match=r"already holds a run: resume it with ckpt_path=.*last\.ckpt"):
+        run("logger=none")
+    assert result(Path(before["config"]["output_dir"])) == before
+
+
+@pytest.mark.parametrize("preprocess", ["gaussian", "laplacian", "moodscope"])
+def test_a_filter_travels_with_the_checkpoint(run, preprocess):
+    folder = run(f"preprocess={preprocess}", "preprocess.scaling=standard", "logger=none")
+    settings = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["hyper_parameters"]["preprocess"]
+    assert (settings["gaussian_kernel"], settings["laplacian"]) == {
+        "gaussian": (3, False),
+        "laplacian": (None, True),
+        "moodscope": (3, True),
+    }[preprocess]
+    assert 0 < settings["std"] < 1
