@@ -1,15 +1,34 @@
-"""Reading checkpoints that may come from anywhere: plain data only, code in them is never run."""
+"""Checkpoints: written whole or not at all, and read from anywhere as plain data, whose code is never run."""
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from fer_lightning.atomic import replacing
 from fer_lightning.errors import InputError
 
 KEYS = ("state_dict", "hyper_parameters")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the checkpoint's place and renames.
+
+    Lightning's own writes to the system's temporary folder and moves, which copies where that is another file system: a
+    run that is killed meanwhile, or a disk that fills up, then leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch.save into a file tells a full disk in words of its own
+        torch.save(checkpoint, buffer)
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

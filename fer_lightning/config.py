@@ -7,6 +7,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Hydra raises its errors instead of printing them its own way.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ __all__ = ["CONF_DIR", "check_keys", "compose_config", "instantiate", "plain_err
 
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 @dataclass
@@ -80,8 +84,13 @@ def plain_errors() -> Iterator[None]:
     """End the command on a user's mistake with one sentence and exit code 1, without a traceback."""
     try:
         yield
-    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (InputError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {explain(error)}")
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or "the output folder"
+        sys.exit(f"error: {error.strerror}: {place}; make room there, or write elsewhere with hydra.run.dir=DIR")
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -101,9 +110,6 @@ def explain(error: Exception) -> str:
         text = " ".join(str(error).partition("Config search path")[0].split())
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         return text + _what_there_is(cause)
-    if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{place}: free some space, or choose another place with hydra.run.dir=DIR"
     return str(error)
 
 

@@ -56,11 +56,13 @@ def count_multiply_adds(model: ExpressionClassifier) -> int:
 
 def git_commit() -> str | None:
     """The commit of the code that runs, with `-dirty` where files were changed since; None outside a clone."""
-    here = Path(__file__).parent
+    clone = Path(__file__).parents[1]
+    if not (clone / ".git").exists():  # git itself would find a repository that an environment happens to lie in
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here,
+            cwd=clone,
             capture_output=True,
             text=True,
             check=True,

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fer_lightning.artifacts import write_artifacts
 from fer_lightning.callbacks import EpochTable
-from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.checkpoint import AtomicCheckpointIO, check_fits, load_checkpoint
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware
@@ -109,6 +109,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
         limit_val_batches=cfg.trainer.limit_val_batches if validates else 0,
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=list(instantiate(cfg.logger).values()),
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
     )
 

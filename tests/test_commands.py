@@ -95,7 +95,7 @@ def test_a_sweep_writes_a_folder_for_each_run_that_says_what_it_varies(tmp_path)
         (["data=ckplus", "data.root=nowhere"], "no CK.48 images .* found in .*nowhere: download .* data.root=DIR"),
         (["model=cnn9"], "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
         (["ckpt_path=code.ckpt"], "code.ckpt holds more than weights and plain data and was not loaded"),
-        (["hydra.run.dir=a_file/run"], "Not a directory a_file.*hydra.run.dir=DIR"),
+        (["hydra.run.dir=a_file/run"], "Not a directory: a_file.*hydra.run.dir=DIR"),
         (["data.cache_dir=a_file/cache"], "cannot write the decoded images .*a_file.*data.cache_dir=DIR"),
     ],
 )

@@ -10,7 +10,7 @@ from fer_lightning.config import CONF_DIR, check_keys, compose_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python -m fer_lightning\.train(.*)$", README, flags=re.MULTILINE)
+COMMANDS = sorted(set(re.findall(r"^python -m fer_lightning\.train(.*)$", README, flags=re.MULTILINE)))
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
