@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint format bench
+.PHONY: setup demo test lint format bench
 
 setup: $(READY)
 
@@ -20,10 +20,7 @@ demo: $(READY)
 	$(BIN)/python -m fer_lightning.train data=synthetic model=cnn4 trainer.max_epochs=6
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ GROUPS = [
     "trainer",
     "callbacks",
     "logger",
+    "experiment",
 ]
 OPTIONS = [
     f"{group}={path.stem}"
@@ -40,7 +41,7 @@ def test_every_option_of_every_group_composes_and_resolves(option):
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("trainer", "model"))])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("trainer", "model", "experiment"))])
 def test_every_option_of_every_group_builds(option, tmp_path):
     cfg = compose_config(option, f"output_dir={tmp_path}")
     group = option.partition("=")[0]
@@ -91,6 +92,13 @@ def test_what_does_not_exist_is_refused_with_what_does(override, message):
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
     with pytest.raises(InputError, match="there is no bogus in the configuration: augmentation, .*trainer"):
         check_keys(compose_config("+bogus=1"))
+
+
+def test_an_experiment_says_its_number_and_its_command():
+    for path in (CONF_DIR / "experiment").glob("*.yaml"):
+        header = path.read_text().partition("defaults:")[0]
+        assert "Ours: " in header
+        assert f"experiment={path.stem}" in header
 
 
 def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():

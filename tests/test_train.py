@@ -183,3 +183,11 @@ def test_a_filter_travels_with_the_checkpoint(run, preprocess):
         "moodscope": (3, True),
     }[preprocess]
     assert 0 < settings["std"] < 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+def test_a_gpu_trains_in_the_precision_that_suits_it(run):
+    folder = run("trainer.accelerator=gpu", "trainer.precision=auto", "data.num_workers=1", "logger=none")
+    written = result(folder)
+    assert written["hardware"]["gpus"]
+    assert written["metrics"]["test/loss"] > 0
