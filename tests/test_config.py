@@ -41,7 +41,7 @@ def test_every_option_of_every_group_composes_and_resolves(option):
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("trainer", "model", "experiment"))])
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.startswith(("trainer", "model", "experiment"))])
 def test_every_option_of_every_group_builds(option, tmp_path):
     cfg = compose_config(option, f"output_dir={tmp_path}")
     group = option.partition("=")[0]
