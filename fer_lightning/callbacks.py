@@ -39,8 +39,8 @@ class EpochTable(Callback):
     """Writes `metrics.csv`, a row an epoch; its rows are in the checkpoint, so that a resumed run's table is whole.
 
     Attributes:
-        rows: One dict an epoch: epoch, step, lr, images_per_s (training only, reading and augmentation included),
-            seconds (validation included), and every metric of `train` and `val`.
+        rows: One dict an epoch: epoch (from 1), step, lr, images_per_s (reading, augmentation, metrics and logging
+            included, validation not), seconds (validation included), and every metric of `train` and `val`.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,14 +48,23 @@ class EpochTable(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = self._last_batch = time.perf_counter()
+        self._start = time.perf_counter()
+        self._validation = 0.0
         self._images = 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: FaceBatch, batch_idx: int
     ) -> None:
         self._images += len(batch.targets) * trainer.world_size
-        self._last_batch = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _finish_gpu_work()
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            _finish_gpu_work()
+            self._validation += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
         meters = [pl_module.train_meter]
@@ -63,13 +72,14 @@ class EpochTable(Callback):
             meters.append(pl_module.val_meter)
         # Computing a meter talks to the other processes, so every process does it and one writes.
         scores = {name: value.item() for meter in meters for name, value in meter.compute().items()}
+        seconds = time.perf_counter() - self._start
         pace = {
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "images_per_s": self._images / (self._last_batch - self._start),
-            "seconds": time.perf_counter() - self._start,
+            "images_per_s": self._images / (seconds - self._validation),
+            "seconds": seconds,
         }
         pl_module.log_dict(pace, sync_dist=True)
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **pace, **scores})
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **pace, **scores})
         if trainer.is_global_zero:
             with replacing(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
@@ -115,6 +125,11 @@ class TensorBoardPictures(Callback):
             title = f"Worst mistakes on {title}"
             figure = mistakes_figure(images, findings, pl_module.class_names, title, count=self.faces)
             _add(writer, "faces/val_worst_mistakes", figure, trainer)
+
+
+def _finish_gpu_work() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _writer(trainer: L.Trainer) -> SummaryWriter | None:

@@ -3,10 +3,12 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer_lightning.atomic import replacing
@@ -29,6 +31,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         with replacing(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes every epoch. ModelCheckpoint's `save_last` does so only in epochs that are also the best so far.
+
+    A class of its own, since Lightning keeps the states of two ModelCheckpoints apart by class and settings.
+    """
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -61,11 +70,25 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_fits(checkpoint: dict[str, Any], hyper_parameters: dict[str, Any], path: str | Path) -> None:
-    """Raise InputError where a checkpoint was made for other classes, another network or another preprocessing."""
-    for name in ("class_names", "net", "preprocess"):
+def check_fits(checkpoint: dict[str, Any], hyper_parameters: Mapping[str, Any], path: str | Path) -> None:
+    """Raise InputError where a run cannot go on from a checkpoint.
+
+    It can where the checkpoint was made for the same classes, network, preprocessing and training (split, seed,
+    schedule), and lies where its run wrote it.
+    """
+    for name in ("class_names", "net", "preprocess", "training"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
         if theirs != ours:
-            raise InputError(
-                f"{path} was trained with {name} {theirs}, this run has {ours}: use the same settings and data"
-            )
+            theirs, ours = _differences(theirs, ours)
+            raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
+    folders = {state["dirpath"] for state in checkpoint.get("callbacks", {}).values() if "dirpath" in state}
+    if str(Path(path).absolute().parent) not in folders:
+        raise InputError(f"{path} was written to {', '.join(folders)}: a run goes on where it began, so move it back")
+
+
+def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Of two dicts, only the entries in which they differ."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return theirs, ours
+    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
+    return {name: theirs.get(name) for name in names}, {name: ours.get(name) for name in names}

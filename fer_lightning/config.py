@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 @dataclass
@@ -86,8 +86,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except (InputError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {explain(error)}")
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except (OSError, ValueError) as caught:
+        # logging tells a folder it cannot write to as a ValueError.
+        error = caught if isinstance(caught, OSError) else caught.__cause__
+        if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
             raise
         place = error.filename or "the output folder"
         sys.exit(f"error: {error.strerror}: {place}; make room there, or write elsewhere with hydra.run.dir=DIR")

@@ -56,17 +56,23 @@ class Meter(nn.Module):
         self.stage = stage
         self.scores = MetricCollection(scores, prefix=f"{stage}/")
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # a diverged loss must show
         self.predictions = Predictions() if keep_predictions else None
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Take a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
-        logits = logits.detach().float()
+        # The calibration error would take logits that happen to lie in [0, 1] for probabilities.
+        probabilities = logits.detach().float().softmax(dim=1)
         self.loss.update(loss.detach(), weight=len(targets))
-        self.scores.update(logits, targets)
-        self.confusion.update(logits, targets)
+        self.scores.update(probabilities, targets)
+        self.confusion.update(probabilities, targets)
         if self.predictions is not None:
-            self.predictions.update(indices, targets, logits)
+            self.predictions.update(indices, targets, probabilities)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the scalars that `compute` gives."""
+        return [f"{self.stage}/loss", *self.scores.keys()]
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, over all processes."""
@@ -95,11 +101,11 @@ class Predictions(Metric):
         for state in ("indices", "targets", "probabilities"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
-    def update(self, indices: Tensor, targets: Tensor, logits: Tensor) -> None:
-        """Take a batch: indices (N,), targets (N,), logits (N, K)."""
+    def update(self, indices: Tensor, targets: Tensor, probabilities: Tensor) -> None:
+        """Take a batch: indices (N,), targets (N,), probabilities (N, K)."""
         self.indices.append(indices)
         self.targets.append(targets)
-        self.probabilities.append(logits.softmax(dim=1))
+        self.probabilities.append(probabilities)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Indices (N,), targets (N,) and probabilities (N, K) of everything seen."""

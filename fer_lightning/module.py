@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from fer_lightning.data.datamodule import FaceBatch
-from fer_lightning.errors import InputError
+from fer_lightning.errors import InputError, settings_of
 from fer_lightning.metrics import Meter
 from fer_lightning.models import create_model
 
@@ -28,8 +28,10 @@ class ExpressionClassifier(L.LightningModule):
         net: `name` and keyword arguments of `create_model`; classes, channels and image size come from the data.
         class_names: In label order, K of them.
         preprocess: Settings of `Preprocess` that the images went through.
+        training: What the run was trained on and how, as plain data, for whoever loads the checkpoint.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
-        channels_last: Lay out images and filters with the channels innermost, which CPUs and tensor cores prefer.
+        channels_last: Lay out the filters, and with them all features, with the channels innermost, which CPUs and
+            tensor cores prefer.
         optimizer: Called with the parameters; needed to train.
         scheduler: Called with the optimizer and the number of steps; a function of `optim.py`, or None.
     """
@@ -40,13 +42,14 @@ class ExpressionClassifier(L.LightningModule):
         class_names: Sequence[str],
         preprocess: Mapping[str, Any],
         *,
+        training: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
         channels_last: bool = True,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
-        net, class_names, preprocess = dict(net), list(class_names), dict(preprocess)
+        net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
         self.net: nn.Module = create_model(**net, num_classes=len(class_names), in_channels=channels, image_size=size)
@@ -70,16 +73,13 @@ class ExpressionClassifier(L.LightningModule):
         return self.net(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        try:
+        with settings_of("the optimizer"):
             optimizer = self._optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the optimizer does not take its settings: {error}") from error
         if self._scheduler is None:
             return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches)),
-        }
+        with settings_of("the scheduler"):
+            schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _step_plateau(self) -> None:
         """Step a plateau schedule before the epoch's checkpoint is written, so that a resumed run has had this step."""
@@ -130,6 +130,12 @@ class ExpressionClassifier(L.LightningModule):
         self._log_epoch(self.test_meter)
 
     def _log_epoch(self, meter: Meter, *, shown: Sequence[str] = ()) -> None:
-        for name, value in meter.compute().items():
+        scores = meter.compute()
+        if not scores[f"{meter.stage}/loss"].isfinite():
+            raise InputError(
+                f"the {meter.stage} loss is {scores[f'{meter.stage}/loss']} in epoch {self.current_epoch + 1}: lower "
+                "optimizer.lr, or clip gradients with trainer.gradient_clip_val=1"
+            )
+        for name, value in scores.items():
             # Computed over all processes already; sync_dist averages equal numbers and keeps Lightning from warning.
             self.log(name, value, prog_bar=name in shown, sync_dist=True)

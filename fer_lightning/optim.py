@@ -30,7 +30,11 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final
 def one_cycle(
     optimizer: Optimizer, total_steps: int, *, max_lr: float, pct_start: float = 0.3, cycle_momentum: bool = True
 ) -> dict[str, Any]:
-    """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to nothing."""
+    """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to nothing.
+
+    With `cycle_momentum` the momentum (Adam's first beta) moves against the rate between 0.85 and 0.95, whatever the
+    optimizer was given.
+    """
     scheduler = OneCycleLR(
         optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=cycle_momentum
     )

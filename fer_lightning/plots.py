@@ -62,7 +62,7 @@ def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
     for axes, metric, name in zip(panels, ("loss", "acc"), ("cross-entropy loss", "top-1 accuracy"), strict=True):
         for stage in ("train", "val"):
             if f"{stage}/{metric}" in epochs:
-                axes.plot(epochs["epoch"] + 1, epochs[f"{stage}/{metric}"], label=stage, marker=".", markersize=4)
+                axes.plot(epochs["epoch"], epochs[f"{stage}/{metric}"], label=stage, marker=".", markersize=4)
         axes.set(xlabel="epoch", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend()

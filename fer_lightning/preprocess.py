@@ -82,12 +82,19 @@ class Preprocess:
         """Map one picture to the network's input, float32 (1, C, S, S)."""
         return self.scale(self.prepare(image)[None])
 
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether `fitted` has to look at images."""
+        return self.scaling == "standard" and (self.mean is None or self.std is None)
+
     def fitted(self, images: np.ndarray) -> "Preprocess":
         """Fill in `mean` and `std` from prepared training images where `scaling` is `standard` and leaves them open."""
-        if self.scaling != "standard" or (self.mean is not None and self.std is not None):
+        if not self.lacks_statistics:
             return self
-        pixels = images / np.float32(255)
-        return replace(self, mean=float(pixels.mean(dtype=np.float64)), std=float(pixels.std(dtype=np.float64)))
+        counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in images)
+        shares, levels = counts / counts.sum(), np.arange(256) / 255
+        mean = shares @ levels
+        return replace(self, mean=float(mean), std=float(np.sqrt(shares @ (levels - mean) ** 2)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `Preprocess(**data)` gives it back."""

@@ -29,10 +29,9 @@ PACKAGES = (
 
 
 def write_result(path: Path, facts: dict[str, Any]) -> None:
-    """Write `facts`, together with the command, commit and versions, as one JSON file, whole or not at all."""
+    """Write `facts`, together with commit and versions, as one JSON file, whole or not at all."""
     result = {
         "schema_version": SCHEMA_VERSION,
-        "command": ["python", "-m", "fer_lightning.train", *sys.argv[1:]],
         "git_commit": git_commit(),
         "versions": {"fer_lightning": __version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in PACKAGES},

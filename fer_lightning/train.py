@@ -3,18 +3,26 @@
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
+import math
+import shutil
 import time
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning as L
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -44,37 +52,110 @@ def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
-    with config.plain_errors():
+    with config.plain_errors(), _no_folder_for_a_refused_run(Path(cfg.output_dir)):
         config.check_keys(cfg)
-        return train(cfg)
+        _refuse_ddp_in_a_sweep(cfg)
+        return train(cfg, overrides=HydraConfig.get().overrides.task)
 
 
-def train(cfg: DictConfig) -> float:
-    """Train, write `cfg.output_dir`, and return the monitored metric, or test accuracy where there is no `val`."""
+def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
+    """Train, write `cfg.output_dir`, and return the monitored validation metric, NaN where nothing is validated.
+
+    Args:
+        cfg: As conf/train.yaml composes it.
+        overrides: What the command line changed in it, for the record.
+    """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
+    _check_settings(cfg)
     _refuse_to_overwrite(run_dir, cfg.ckpt_path)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: FaceDataModule = instantiate(cfg.data)
     model: ExpressionClassifier = instantiate(
-        cfg.model, class_names=list(datamodule.class_names), preprocess=datamodule.preprocess.to_dict()
+        cfg.model,
+        class_names=list(datamodule.class_names),
+        preprocess=datamodule.preprocess.to_dict(),
+        training=_training_facts(cfg, datamodule),
     )
+    _check_measurable(cfg, datamodule, model)
     if cfg.ckpt_path is not None:
         check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path)
     _announce(datamodule)
+    (run_dir / "result.json").unlink(missing_ok=True)  # of a run that goes on: it is unfinished again
     trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
-    epochs = pd.DataFrame(epoch_table.rows)  # now: loading the best checkpoint takes the table back to its epoch
     scores = _measure_best(trainer, model, datamodule)
     findings = (model.test_meter if datamodule.has("test") else model.val_meter).findings()
     if trainer.is_global_zero:
-        _write_run(cfg, trainer, model, datamodule, epochs, scores, findings, time.perf_counter() - started)
-    return scores.get(cfg.monitor.metric, scores.get("test/acc"))
+        seconds = time.perf_counter() - started
+        _write_run(
+            cfg, overrides, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, findings, seconds
+        )
+    return scores.get(cfg.monitor.metric, math.nan)
+
+
+@contextmanager
+def _no_folder_for_a_refused_run(run_dir: Path) -> Iterator[None]:
+    """Take back the folder that Hydra made beforehand, where a mistake ended the run before it wrote anything there."""
+    try:
+        yield
+    except (InputError, InstantiationException):
+        if {path.name for path in run_dir.iterdir()} <= {".hydra", "train.log"}:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+
+
+def _refuse_ddp_in_a_sweep(cfg: DictConfig) -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.strategy).startswith("ddp"):
+        raise InputError(
+            "trainer=ddp starts the whole sweep again in each process: sweep with trainer=auto, one device"
+        )
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    if cfg.seed < 0:
+        raise InputError(f"seed must be at least 0, got {cfg.seed}")
+    if cfg.trainer.max_epochs < 1:
+        raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+
+
+def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
+    """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
+    fingerprint = datamodule.fingerprint()
+    return {
+        "dataset": fingerprint["dataset"],
+        "protocol": fingerprint["protocol"],
+        "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
+        "seed": cfg.seed,
+        "batch_size": cfg.data.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+        "optimizer": _without_hydra(cfg.optimizer),
+        "scheduler": _without_hydra(cfg.scheduler),
+        "augmentation": _without_hydra(cfg.augmentation),
+    }
+
+
+def _without_hydra(node: Any) -> Any:
+    """A config node as plain data that names its class, but that Hydra does not take for something to build."""
+    if isinstance(node, ListConfig):
+        return [_without_hydra(item) for item in node]
+    if isinstance(node, DictConfig):
+        name = {"name": node._target_} if "_target_" in node else {}
+        return name | {str(key): _without_hydra(node[key]) for key in node if not str(key).startswith("_")}
+    return node
+
+
+def _check_measurable(cfg: DictConfig, datamodule: FaceDataModule, model: ExpressionClassifier) -> None:
+    if not datamodule.has("val") and not datamodule.has("test"):
+        raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
+    if cfg.monitor.metric not in model.val_meter.names:
+        raise InputError(f"monitor.metric {cfg.monitor.metric} is not measured: {', '.join(model.val_meter.names)}")
 
 
 def _refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
-    if ckpt_path is None and (run_dir / "checkpoints").exists():
+    goes_on = ckpt_path is not None and Path(ckpt_path).absolute().parent == (run_dir / "checkpoints").absolute()
+    if not goes_on and (run_dir / "checkpoints").exists():
         raise InputError(
             f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start "
             "another with hydra.run.dir=DIR"
@@ -92,7 +173,8 @@ def _announce(datamodule: FaceDataModule) -> None:
             datamodule.split.protocol,
         )
     if not datamodule.has("test"):
-        log.warning("no test split here (FER2013: this copy lacks PrivateTest); val is reported, under its own name")
+        hint = " (this copy of FER2013 lacks PrivateTest)" if datamodule.index.dataset == "fer2013" else ""
+        log.warning("no test split here%s: val is reported, under its own name", hint)
     if not datamodule.has("val"):
         log.info("no validation split: the last epoch is kept, none is chosen")
 
@@ -125,19 +207,20 @@ def _require_no_monitor(cfg: DictConfig) -> None:
 
 def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule) -> dict[str, float]:
     """Validate and test the best checkpoint; without a test split, val is all there is."""
-    # best.ckpt holds the averaged weights where weights are averaged; the callback would swap others in again.
+    # Where weights are averaged, the checkpoint holds the average, and the callback would swap others in again.
     trainer.callbacks[:] = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
-    best = trainer.checkpoint_callback.best_model_path
+    model.load_state_dict(load_checkpoint(trainer.checkpoint_callback.best_model_path)["state_dict"])
     scores: dict[str, float] = {}
     for stage, run in (("val", trainer.validate), ("test", trainer.test)):
         if datamodule.has(stage):
-            [measured] = run(model, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+            [measured] = run(model, datamodule=datamodule, verbose=False)
             scores |= measured
     return scores
 
 
 def _write_run(
     cfg: DictConfig,
+    overrides: Sequence[str],
     trainer: L.Trainer,
     model: ExpressionClassifier,
     datamodule: FaceDataModule,
@@ -155,13 +238,14 @@ def _write_run(
     write_result(
         run_dir / "result.json",
         {
+            "command": ["python", "-m", "fer_lightning.train", *overrides],
             "config": OmegaConf.to_container(cfg, resolve=True),
             "seed": cfg.seed,
             "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
             "data": datamodule.fingerprint(),
             "class_names": model.class_names,
             "selection": f"best epoch by {cfg.monitor.metric}" if datamodule.has("val") else "last epoch",
-            "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"],
+            "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"] + 1,
             "parameters": parameters,
             "multiply_adds": multiply_adds,
             "epochs": len(epochs),
@@ -186,7 +270,7 @@ def _log_hyper_parameters(
         "scheduler": _class_name(cfg.scheduler),
         "lr": cfg.optimizer.lr,
         "label_smoothing": cfg.model.label_smoothing,
-        "augmentations": len(cfg.augmentation.transforms),
+        "augmentation": "+".join(_class_name(node) for node in cfg.augmentation.transforms) or "none",
         "batch_size": cfg.data.batch_size,
         "max_epochs": cfg.trainer.max_epochs,
         "seed": cfg.seed,
@@ -196,8 +280,8 @@ def _log_hyper_parameters(
             logger.log_hyperparams(settings, {f"final/{name}": value for name, value in scores.items()})
 
 
-def _class_name(node: DictConfig | None) -> str:
-    return node._target_.rpartition(".")[2] if node else "none"
+def _class_name(node: DictConfig) -> str:
+    return node._target_.rpartition(".")[2]
 
 
 def _print_results(run_dir: Path, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.module import ExpressionClassifier
 
-TINY = ("data.reader.train=160", "data.reader.val=43", "data.reader.test=14", "data.batch_size=8", "logger=none")
+TINY = ("data.reader.train=160", "data.reader.val=33", "data.reader.test=14", "data.batch_size=8", "logger=none")
 
 
 def command(*overrides: str) -> list[str]:
@@ -107,4 +107,4 @@ def test_a_mistake_is_told_in_one_sentence_without_a_traceback(tmp_path, overrid
     assert "Traceback" not in finished.stderr
     [line] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert re.search(message, line), line
-    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("outputs/runs/*"))

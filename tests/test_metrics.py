@@ -40,6 +40,22 @@ def test_scores_agree_with_scikit_learn(num_classes):
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_the_calibration_error_is_that_of_the_probabilities_however_small_the_logits(scale):
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = scale * torch.rand(200, 4, generator=generator), torch.randint(0, 4, (200,), generator=generator)
+    meter = Meter("val", 4, keep_predictions=True)
+    meter.update(torch.tensor(1.0), logits, targets, torch.arange(200))
+    confidence, prediction = logits.softmax(dim=1).max(dim=1)
+    bins = np.clip(np.ceil(confidence.numpy() * 15) - 1, 0, 14)
+    gaps = [
+        abs((prediction == targets).numpy()[bins == k].mean() - confidence.numpy()[bins == k].mean())
+        * (bins == k).mean()
+        for k in np.unique(bins)
+    ]
+    assert meter.compute()["val/ece"].item() == pytest.approx(sum(gaps), abs=1e-5)
+
+
 def test_specificity_is_the_mean_of_true_negative_rates():
     meter, logits, targets, _ = measured(4, classes_present=4)
     counts = sk.multilabel_confusion_matrix(targets, logits.argmax(dim=1))

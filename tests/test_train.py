@@ -1,14 +1,16 @@
 """The training command from end to end, on a handful of drawn faces."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.config import compose_config
+from fer_lightning.config import compose_config, explain
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.train import train
@@ -71,7 +73,7 @@ def test_the_tables_of_a_run_agree_with_its_result(run):
     assert list(counts.index) == list(counts.columns) == list(FER2013_CLASSES)
     assert counts.to_numpy().trace() == (predictions.target == predictions.prediction).sum()
     epochs = pd.read_csv(folder / "metrics.csv")
-    assert epochs["epoch"].tolist() == [0, 1]
+    assert epochs["epoch"].tolist() == [1, 2]
     assert epochs["val/acc"].max() == pytest.approx(written["metrics"]["val/acc"])
 
 
@@ -111,7 +113,7 @@ def test_a_protocol_without_validation_keeps_the_last_epoch(run):
     folder = run("protocol=random_80_20")
     written = result(folder)
     assert written["selection"] == "last epoch"
-    assert written["best_epoch"] == 1
+    assert written["best_epoch"] == 2
     assert written["data"]["leaks"]
     assert "val/acc" not in written["metrics"]
     assert written["metrics"]["test/acc"] >= 0
@@ -135,7 +137,12 @@ def test_without_a_test_split_val_is_reported_under_its_own_name(run):
 @pytest.mark.parametrize("scheduler", ["none", "one_cycle", "cosine", "plateau"])
 def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
     folder = run(f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
-    assert (folder / "result.json").exists()
+    [state] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
+    [group] = state["param_groups"]
+    assert {"adam": ("betas", 0), "adamw": ("betas", 0.01), "sgd": ("momentum", 1e-4)}[optimizer][0] in group
+    assert group["weight_decay"] == {"adam": 0, "adamw": 0.01, "sgd": 1e-4}[optimizer]
+    rates = pd.read_csv(folder / "metrics.csv")["lr"]
+    assert (rates.nunique() > 1) == (scheduler in ("one_cycle", "cosine"))
 
 
 def test_averaged_weights_are_what_is_kept_and_tested(run):
@@ -163,7 +170,66 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run):
 
 
 def test_gradients_are_clipped_where_that_is_asked_for(run):
-    assert (run("trainer.gradient_clip_val=0.1", "logger=none") / "result.json").exists()
+    moved = {}
+    for clip in (1e-6, 1.0):
+        sgd = ("optimizer=sgd", "optimizer.weight_decay=0", "scheduler=none", "trainer.max_epochs=1", "logger=none")
+        folder = run(f"trainer.gradient_clip_val={clip}", *sgd, folder=str(clip))
+        moved[clip] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"][
+            "net.head.4.bias"
+        ]
+    assert moved[1e-6].abs().max() < 1e-6 < moved[1.0].abs().max()  # biases start at zero
+
+
+def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
+    folder = run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none")
+    resume = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
+    for other, difference in (
+        ("protocol.fold=3", "'splits'"),
+        ("seed=5", "'seed': 0"),
+        ("trainer.max_epochs=9", "'max_epochs': 2"),
+        ("optimizer=sgd", "'optimizer'"),
+    ):
+        with pytest.raises(InputError, match=f"was trained with training .*{difference}.* this run has"):
+            run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none", resume, other)
+    assert result(folder)["epochs"] == 2
+
+
+def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unknown(run, tmp_path):
+    folder = run("logger=none")
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    with pytest.raises(InputError, match="a run goes on where it began, so move it back"):
+        run("logger=none", f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}", folder="moved")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=1e12"], "the (train|val) loss is (nan|inf) in epoch 1: lower optimizer.lr"),
+        (["seed=-1"], "seed must be at least 0, got -1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
+        (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: val/loss, .*val/acc"),
+        (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
+        (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),
+        (["data.num_workers=-1"], "data.num_workers must be at least 0"),
+        (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_told_in_a_sentence(run, overrides, message):
+    with pytest.raises((InputError, InstantiationException)) as caught:
+        run("logger=none", *overrides)
+    assert re.search(message, explain(caught.value)), explain(caught.value)
+
+
+def test_a_minimised_metric_chooses_its_lowest_epoch(run):
+    folder = run("monitor.metric=val/loss", "monitor.mode=min", "logger=none", "trainer.max_epochs=3")
+    epochs = pd.read_csv(folder / "metrics.csv")
+    assert result(folder)["best_epoch"] == epochs["epoch"][epochs["val/loss"].idxmin()]
+
+
+def test_a_minimised_metric_does_no_harm_without_validation(run):
+    folder = run("monitor.metric=val/loss", "monitor.mode=min", "protocol=random_80_20", "logger=none")
+    assert result(folder)["best_epoch"] == 2
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run):

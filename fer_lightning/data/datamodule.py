@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fer_lightning.data.cache import FaceCache, cached_faces
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.splits import STAGES, Split
-from fer_lightning.errors import InputError
+from fer_lightning.errors import InputError, settings_of
 from fer_lightning.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class FaceDataModule(L.LightningDataModule):
         root: Where the dataset lies; None looks in the reader's own places.
         batch_size: Per process.
         num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
-            cores, and a share of the cores beside a GPU.
+            cores, and up to 8 beside a GPU.
         cache_dir: Where decoded images are kept.
         on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
         seed: Of the order and the augmentations.
@@ -159,6 +159,10 @@ class FaceDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
+        if num_workers is not None and num_workers < 0:
+            raise InputError(
+                f"data.num_workers must be at least 0, or null to choose by the hardware, got {num_workers}"
+            )
         self.reader = reader
         self.protocol = protocol
         self.augmentation = augmentation
@@ -187,12 +191,15 @@ class FaceDataModule(L.LightningDataModule):
     def split(self) -> Split:
         """Index arrays into `index`, of images that decode."""
         decoded = np.setdiff1d(np.arange(len(self.index.names)), list(self.cache.skipped))
-        split = self.protocol(self.index.select(decoded))
+        with settings_of("the protocol"):
+            split = self.protocol(self.index.select(decoded))
         return split.into(decoded)
 
     @cached_property
     def preprocess(self) -> Preprocess:
         """With the training split's mean and standard deviation filled in where they are needed."""
+        if not self._preprocess.lacks_statistics:
+            return self._preprocess
         return self._preprocess.fitted(self.cache.open()[self.split.train])
 
     @property
@@ -205,7 +212,7 @@ class FaceDataModule(L.LightningDataModule):
         return len(getattr(self.split, stage)) > 0
 
     def prepare_data(self) -> None:
-        """Build the cache, in one process only."""
+        """Build the cache, if nothing has asked for it yet."""
         _ = self.cache
 
     def dataset(self, stage: str, *, augmented: bool = False) -> FaceDataset:

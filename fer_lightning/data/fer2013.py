@@ -138,6 +138,8 @@ class _Csv:
     def image(self, row: int) -> np.ndarray:
         """Image of one row, uint8 (48, 48)."""
         words = str(self._pixels[row]).split()
+        if row == len(self._pixels) - 1:
+            del self._pixels  # the whole text, which nobody asks for again after the last row
         if len(words) != SIDE * SIDE:
             raise BadImageError(
                 self.name(row), f"of {self._csv_name} has {len(words)} pixels; it must have {SIDE * SIDE}"

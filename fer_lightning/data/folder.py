@@ -39,6 +39,8 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
         download="or collect images into one folder a class",
     )
     names = tree.images()
+    if empty := [folder for folder in tree.empty_folders() if folder != "./"]:
+        raise InputError(f"{tree.path}: the folder {', '.join(empty)} is empty; fill it or remove it")
     if not names:
         raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
     if len(names) < len(tree.names):

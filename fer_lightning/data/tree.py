@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from fer_lightning.data.faces import BadImageError
 from fer_lightning.errors import InputError
@@ -32,11 +32,16 @@ class FileTree:
         self.path = path
         stamps = _zip_stamps(path) if path.is_file() else _directory_stamps(path)
         self._stamps = {name: stamps[name] for name in sorted(stamps) if not _is_hidden(name)}
-        self.names = tuple(self._stamps)
+        self.names = tuple(name for name in self._stamps if not name.endswith("/"))
+        self._folders = tuple(name for name in self._stamps if name.endswith("/"))
 
     def images(self) -> list[str]:
         """The names that end as image files do."""
         return [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES)]
+
+    def empty_folders(self) -> list[str]:
+        """Folders with nothing in them, each ending in a slash."""
+        return [folder for folder in self._folders if not any(name.startswith(folder) for name in self.names)]
 
     def key(self) -> str:
         """A hash over names and sizes, with checksums (zip) or modification times (directory)."""
@@ -103,20 +108,29 @@ def _is_hidden(name: str) -> bool:
 def _zip_stamps(path: Path) -> dict[str, tuple[int, int]]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return {info.filename: (info.file_size, info.CRC) for info in archive.infolist() if not info.is_dir()}
+            return {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
     except (zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) is cut short or not a zip archive ({error}): download it again, "
             "or, if it is no archive, give the folder that holds it with data.root=DIR"
         ) from error
+    except OSError as error:
+        _refuse(error)
 
 
 def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
     stamps = {}
-    for folder, _, files in os.walk(path, followlinks=True):
+    for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_refuse):
         for file in files:
             full = os.path.join(folder, file)  # noqa: PTH118 - pathlib doubles the time on 36,000 files
             # A link that leads nowhere is listed too; reading it fails then, under its name.
             stat = os.stat(full) if os.path.exists(full) else os.lstat(full)  # noqa: PTH110, PTH116
             stamps[os.path.relpath(full, path).replace(os.sep, "/")] = (stat.st_size, stat.st_mtime_ns)
+        if not files and not subfolders:
+            stamps[os.path.relpath(folder, path).replace(os.sep, "/") + "/"] = (0, 0)
     return stamps
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """os.walk would pass over a folder that it may not open."""
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}): make it readable") from error
