@@ -1,7 +1,7 @@
 """`make bench`: what a real epoch costs beside a bare loop of the same network, as a ratio within one process.
 
 A real epoch reads the cache, augments, trains under the Trainer, measures and logs to TensorBoard; the bare loop only
-repeats forward, backward and step on batches that are tensors in memory. Rounds alternate, so that noise slows all alike.
+repeats forward, backward and step on batches that are tensors in memory. Rounds alternate, so noise slows all alike.
 """
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported

@@ -43,11 +43,17 @@ def len_of(table: Path) -> int:
     return len(pd.read_csv(table)) if table.exists() else 0
 
 
-@pytest.mark.parametrize("scheduler", ["one_cycle", "plateau"])
-def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, scheduler):
-    settings = (*TINY, f"scheduler={scheduler}", "trainer.max_epochs=4", "trainer.accelerator=cpu", "optimizer.lr=1e-3")
-    if scheduler == "plateau":  # every epoch counts as none the better, so that each one lowers the rate
-        settings = (*settings, "scheduler.patience=0", "monitor.metric=val/loss", "monitor.mode=max")
+RESUMED = {
+    "one_cycle": (),
+    # Every epoch counts as none the better, so that each one lowers the rate.
+    "plateau": ("scheduler=plateau", "scheduler.patience=0", "monitor.metric=val/loss", "monitor.mode=max"),
+    "averaged": ("scheduler=cosine", "callbacks=ema", "callbacks.ema.decay=0.9"),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, name):
+    settings = (*TINY, *RESUMED[name], "trainer.max_epochs=4", "trainer.accelerator=cpu")
     run(tmp_path, *settings, "hydra.run.dir=whole")
     kill_in_mid_epoch(tmp_path, tmp_path / "killed", *settings, "hydra.run.dir=killed")
     assert not (tmp_path / "killed" / "result.json").exists()
