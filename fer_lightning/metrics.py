@@ -80,8 +80,9 @@ class Meter(nn.Module):
 
     def findings(self) -> "Findings":
         """Every prediction and the confusion matrix; all processes must call it, as it gathers from each."""
-        confusion = self.confusion.compute()
-        tensors = (*self.predictions.compute(), confusion)
+        indices, targets, probabilities = self.predictions.compute()
+        # torchmetrics makes a tensor of one element a scalar: a split may be one image.
+        tensors = (indices.reshape(-1), targets.reshape(-1), probabilities, self.confusion.compute())
         return Findings(self.stage, *(tensor.cpu().numpy() for tensor in tensors))
 
     def reset(self) -> None:

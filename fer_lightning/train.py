@@ -5,7 +5,6 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 import logging
 import math
 import shutil
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +64,6 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         cfg: As conf/train.yaml composes it.
         overrides: What the command line changed in it, for the record.
     """
-    started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
     _check_settings(cfg)
     _refuse_to_overwrite(run_dir, cfg.ckpt_path)
@@ -88,10 +86,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     scores = _measure_best(trainer, model, datamodule)
     findings = (model.test_meter if datamodule.has("test") else model.val_meter).findings()
     if trainer.is_global_zero:
-        seconds = time.perf_counter() - started
-        _write_run(
-            cfg, overrides, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, findings, seconds
-        )
+        _write_run(cfg, overrides, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, findings)
     return scores.get(cfg.monitor.metric, math.nan)
 
 
@@ -118,6 +113,8 @@ def _check_settings(cfg: DictConfig) -> None:
         raise InputError(f"seed must be at least 0, got {cfg.seed}")
     if cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    if cfg.trainer.limit_val_batches == 0:
+        raise InputError("trainer.limit_val_batches is 0, but val chooses the best epoch: leave it null")
 
 
 def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
@@ -177,6 +174,10 @@ def _announce(datamodule: FaceDataModule) -> None:
         log.warning("no test split here%s: val is reported, under its own name", hint)
     if not datamodule.has("val"):
         log.info("no validation split: the last epoch is kept, none is chosen")
+    for stage in ("val", "test"):
+        missing = datamodule.classes_missing_from(stage)
+        if datamodule.has(stage) and missing:
+            log.warning("%s has no image of class %s: macro scores leave it out", stage, ", ".join(missing))
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
@@ -227,7 +228,6 @@ def _write_run(
     epochs: pd.DataFrame,
     scores: dict[str, float],
     findings: Findings,
-    seconds: float,
 ) -> None:
     """Write pictures and tables, then `result.json`, and print what a person wants to know."""
     run_dir = Path(cfg.output_dir)
@@ -250,7 +250,7 @@ def _write_run(
             "multiply_adds": multiply_adds,
             "epochs": len(epochs),
             "images_per_s": float(epochs["images_per_s"].median()),
-            "seconds": seconds,
+            "seconds": float(epochs["seconds"].sum()),
             "metrics": scores,
             "per_class": {findings.stage: per_class},
         },

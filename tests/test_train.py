@@ -133,6 +133,16 @@ def test_without_a_test_split_val_is_reported_under_its_own_name(run):
     assert set(pd.read_csv(folder / "predictions.csv")["split"]) == {"val"}
 
 
+def test_a_split_that_lacks_a_class_says_so(caplog, tmp_path, write_image, face):
+    for split, classes in {"train": ("calm", "glad"), "val": ("calm",)}.items():
+        for label, name in enumerate(classes):
+            write_image(tmp_path / "mine" / split / name / "0.png", face(label, len(split)))
+    folders = (f"data.root={tmp_path / 'mine'}", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
+    with caplog.at_level("WARNING"):
+        train(compose_config("data=folder", *folders, *SMALL[3:], "logger=none", "trainer.max_epochs=1"))
+    assert "val has no image of class glad: macro scores leave it out" in caplog.text
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("scheduler", ["none", "one_cycle", "cosine", "plateau"])
 def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
@@ -211,7 +221,9 @@ def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unkn
         (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: val/loss, .*val/acc"),
         (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
         (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),
+        (["+data.reader.bogus=1"], "the reader does not take its settings: .*bogus"),
         (["data.num_workers=-1"], "data.num_workers must be at least 0"),
+        (["trainer.limit_val_batches=0"], "limit_val_batches is 0, but val chooses the best epoch"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
     ],
 )

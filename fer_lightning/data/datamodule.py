@@ -1,6 +1,7 @@
 """The LightningDataModule over every dataset.   Shapes: N batch, C channels, S side in pixels."""
 
 import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -177,7 +178,10 @@ class FaceDataModule(L.LightningDataModule):
     @cached_property
     def index(self) -> FaceIndex:
         """Everything the reader found."""
-        return self.reader() if self.root is None else self.reader(root=self.root)
+        where = {} if self.root is None else {"root": self.root}
+        with settings_of("the reader"):
+            inspect.signature(self.reader).bind(**where)
+        return self.reader(**where)
 
     @cached_property
     def cache(self) -> FaceCache:
@@ -210,6 +214,11 @@ class FaceDataModule(L.LightningDataModule):
     def has(self, stage: str) -> bool:
         """Whether the protocol gives images to `train`, `val` or `test`."""
         return len(getattr(self.split, stage)) > 0
+
+    def classes_missing_from(self, stage: str) -> list[str]:
+        """Classes of which a split has no image."""
+        present = set(self.index.targets[getattr(self.split, stage)].tolist())
+        return [name for target, name in enumerate(self.class_names) if target not in present]
 
     def prepare_data(self) -> None:
         """Build the cache, if nothing has asked for it yet."""
