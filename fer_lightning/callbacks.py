@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
 from fer_lightning.data.datamodule import FaceBatch
+from fer_lightning.errors import InputError
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
 
@@ -100,14 +101,18 @@ class TensorBoardPictures(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 5, faces: int = 32) -> None:
+        if every_n_epochs < 1:
+            raise InputError(f"callbacks.pictures.every_n_epochs must be at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.faces = faces
 
     def on_train_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
         if writer := _writer(trainer):
             dataset = trainer.datamodule.dataset("train", augmented=True)
-            draws = [(trainer.current_epoch, i) for i in range(min(self.faces, len(dataset)))]
-            captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[: len(draws)]]]
+            # Datasets come class after class: spread over all of it, the faces show every one.
+            chosen = np.linspace(0, len(dataset) - 1, min(self.faces, len(dataset))).astype(int)
+            draws = [(trainer.current_epoch, i) for i in chosen.tolist()]
+            captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[chosen]]]
             figure = faces_figure(dataset.pictures(draws), captions, "Training faces as augmented")
             _add(writer, "faces/train_augmented", figure, trainer)
             _add_graph(writer, pl_module)
@@ -116,8 +121,8 @@ class TensorBoardPictures(Callback):
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs
         if not due or trainer.state.fn != "fit":
             return
-        findings = pl_module.val_meter.findings()  # in every process, before asking which one writes
         if writer := _writer(trainer):
+            findings = pl_module.findings("val")
             title = f"val, epoch {trainer.current_epoch + 1}"
             figure = confusion_matrix_figure(findings.confusion, pl_module.class_names, title)
             _add(writer, "confusion_matrix/val", figure, trainer)

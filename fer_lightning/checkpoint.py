@@ -1,6 +1,5 @@
-"""Checkpoints: written whole or not at all, and read from anywhere as plain data, whose code is never run."""
+"""Checkpoints read from anywhere, as plain data: code in them is never run."""
 
-import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -8,36 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from fer_lightning.atomic import replacing
 from fer_lightning.errors import InputError
 
 KEYS = ("state_dict", "hyper_parameters")
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint's place and renames.
-
-    Lightning's own writes to the system's temporary folder and moves, which copies where that is another file system: a
-    run that is killed meanwhile, or a disk that fills up, then leaves half a checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()  # torch.save into a file tells a full disk in words of its own
-        torch.save(checkpoint, buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Writes every epoch. ModelCheckpoint's `save_last` does so only in epochs that are also the best so far.
-
-    A class of its own, since Lightning keeps the states of two ModelCheckpoints apart by class and settings.
-    """
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -70,20 +43,26 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_fits(checkpoint: dict[str, Any], hyper_parameters: Mapping[str, Any], path: str | Path) -> None:
+def check_fits(
+    checkpoint: dict[str, Any], hyper_parameters: Mapping[str, Any], path: str | Path, folder: str | Path
+) -> None:
     """Raise InputError where a run cannot go on from a checkpoint.
 
     It can where the checkpoint was made for the same classes, network, preprocessing and training (split, seed,
-    schedule), and lies where its run wrote it.
+    schedule), and lies in the run's own `folder` of checkpoints, where the best epoch is kept too.
     """
     for name in ("class_names", "net", "preprocess", "training"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
         if theirs != ours:
             theirs, ours = _differences(theirs, ours)
             raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
+    # Lightning writes them with links resolved.
     folders = {state["dirpath"] for state in checkpoint.get("callbacks", {}).values() if "dirpath" in state}
-    if str(Path(path).absolute().parent) not in folders:
-        raise InputError(f"{path} was written to {', '.join(folders)}: a run goes on where it began, so move it back")
+    if not {str(Path(path).resolve().parent), str(Path(folder).resolve())} <= folders:
+        raise InputError(
+            f"{path} was written to {', '.join(folders)}: a run goes on where it began, so move it back, and leave "
+            "hydra.run.dir away"
+        )
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:

@@ -70,7 +70,13 @@ def run_folder(ckpt_path: str | None, new: str) -> str:
     return str(path.parent.parent) if path and path.parent.name == "checkpoints" else new
 
 
+def best_is(metric: str | None) -> str:
+    """`min` for what should be small, `max` for the rest."""
+    return "min" if metric and metric.endswith(("/loss", "/ece")) else "max"
+
+
 OmegaConf.register_new_resolver("run_folder", run_folder)
+OmegaConf.register_new_resolver("best_is", best_is)
 
 
 def compose_config(*overrides: str) -> DictConfig:

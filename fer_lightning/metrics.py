@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
@@ -56,14 +56,17 @@ class Meter(nn.Module):
         self.stage = stage
         self.scores = MetricCollection(scores, prefix=f"{stage}/")
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.loss = MeanMetric(nan_strategy="disable")  # a diverged loss must show
+        # Not MeanMetric: it ignores weights where it is to let NaN through, and a diverged loss must show.
+        self.loss_sum = SumMetric(nan_strategy="disable")
+        self.count = SumMetric(nan_strategy="disable")
         self.predictions = Predictions() if keep_predictions else None
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Take a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
         # The calibration error would take logits that happen to lie in [0, 1] for probabilities.
         probabilities = logits.detach().float().softmax(dim=1)
-        self.loss.update(loss.detach(), weight=len(targets))
+        self.loss_sum.update(loss.detach() * len(targets))
+        self.count.update(len(targets))
         self.scores.update(probabilities, targets)
         self.confusion.update(probabilities, targets)
         if self.predictions is not None:
@@ -76,7 +79,7 @@ class Meter(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, over all processes."""
-        return {f"{self.stage}/loss": self.loss.compute(), **self.scores.compute()}
+        return {f"{self.stage}/loss": self.loss_sum.compute() / self.count.compute(), **self.scores.compute()}
 
     def findings(self) -> "Findings":
         """Every prediction and the confusion matrix; all processes must call it, as it gathers from each."""
@@ -87,7 +90,7 @@ class Meter(nn.Module):
 
     def reset(self) -> None:
         """Start a new epoch."""
-        for metric in (self.loss, self.scores, self.confusion, self.predictions):
+        for metric in (self.loss_sum, self.count, self.scores, self.confusion, self.predictions):
             if metric is not None:
                 metric.reset()
 

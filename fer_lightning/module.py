@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fer_lightning.data.datamodule import FaceBatch
 from fer_lightning.errors import InputError, settings_of
-from fer_lightning.metrics import Meter
+from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
 
 OptimizerFactory = Callable[..., Optimizer]
@@ -30,6 +30,7 @@ class ExpressionClassifier(L.LightningModule):
         preprocess: Settings of `Preprocess` that the images went through.
         training: What the run was trained on and how, as plain data, for whoever loads the checkpoint.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
+        crop_margin: How far the training faces reach beyond a detector's box on each side, as a fraction of its side.
         channels_last: Lay out the filters, and with them all features, with the channels innermost, which CPUs and
             tensor cores prefer.
         optimizer: Called with the parameters; needed to train.
@@ -44,11 +45,14 @@ class ExpressionClassifier(L.LightningModule):
         *,
         training: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        crop_margin: float = 0.0,
         channels_last: bool = True,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
@@ -60,8 +64,13 @@ class ExpressionClassifier(L.LightningModule):
         self.train_meter = Meter("train", num_classes, keep_predictions=False)
         self.val_meter = Meter("val", num_classes, keep_predictions=True)
         self.test_meter = Meter("test", num_classes, keep_predictions=True)
+        self._findings: dict[str, Findings] = {}
         self._optimizer = optimizer
         self._scheduler = scheduler
+
+    def findings(self, stage: str) -> Findings:
+        """Every prediction of the last epoch on `val` or `test`."""
+        return self._findings[stage]
 
     @property
     def class_names(self) -> list[str]:
@@ -125,9 +134,16 @@ class ExpressionClassifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch(self.val_meter, shown=("val/acc", "val/loss"))
+        self._keep_findings(self.val_meter)
 
     def on_test_epoch_end(self) -> None:
         self._log_epoch(self.test_meter)
+        self._keep_findings(self.test_meter)
+
+    def _keep_findings(self, meter: Meter) -> None:
+        # Here all processes take part, on their own devices: after the loop the states are on the CPU, where NCCL
+        # cannot gather them.
+        self._findings[meter.stage] = meter.findings()
 
     def _log_epoch(self, meter: Meter, *, shown: Sequence[str] = ()) -> None:
         scores = meter.compute()

@@ -3,8 +3,8 @@
 Shapes: N images, C channels, S the side in pixels.
 
 It has two parts, because training augments between them: `prepare` turns any picture of a face into S x S bytes (this
-is what the cache on disk holds), `scale` turns those bytes into what the network reads. Validation, test and prediction
-are exactly `scale(prepare(image))`; its settings are plain numbers and travel inside the checkpoint.
+is what the cache on disk holds), `finish` filters those bytes and scales them to what the network reads. Validation,
+test and prediction are exactly `finish(prepare(image))`; its settings are plain numbers and travel in the checkpoint.
 """
 
 from collections.abc import Mapping
@@ -64,6 +64,10 @@ class Preprocess:
             image = cv2.resize(
                 image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             )
+        return image
+
+    def filtered(self, image: np.ndarray) -> np.ndarray:
+        """Smooth and sharpen one prepared picture, uint8 (S, S) or (S, S, 3), as far as the settings ask for it."""
         if self.gaussian_kernel is not None:
             # Sigma 0: OpenCV derives it from the kernel's side, so that the kernel size alone sets the smoothing.
             image = cv2.GaussianBlur(image, (self.gaussian_kernel, self.gaussian_kernel), 0)
@@ -72,15 +76,21 @@ class Preprocess:
             image = np.clip(sharpened, 0, 255).astype(np.uint8)
         return image
 
+    def finish(self, images: np.ndarray) -> np.ndarray:
+        """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S): filter and scale."""
+        if self.gaussian_kernel is not None or self.laplacian:
+            images = np.stack([self.filtered(image) for image in images])
+        return self.scale(images)
+
     def scale(self, images: np.ndarray) -> np.ndarray:
-        """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S)."""
+        """Map images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S)."""
         images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         mean, std = self._mean_std()
         return images * np.float32(1 / (255 * std)) - np.float32(mean / std)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map one picture to the network's input, float32 (1, C, S, S)."""
-        return self.scale(self.prepare(image)[None])
+        return self.finish(self.prepare(image)[None])
 
     @property
     def lacks_statistics(self) -> bool:
@@ -88,10 +98,13 @@ class Preprocess:
         return self.scaling == "standard" and (self.mean is None or self.std is None)
 
     def fitted(self, images: np.ndarray) -> "Preprocess":
-        """Fill in `mean` and `std` from prepared training images where `scaling` is `standard` and leaves them open."""
+        """Fill in `mean` and `std` from prepared training images where `scaling` is `standard` and leaves them open.
+
+        They are those of the filtered images, as it is these that are scaled.
+        """
         if not self.lacks_statistics:
             return self
-        counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in images)
+        counts = sum(np.bincount(self.filtered(image).reshape(-1), minlength=256) for image in images)
         shares, levels = counts / counts.sum(), np.arange(256) / 255
         mean = shares @ levels
         return replace(self, mean=float(mean), std=float(np.sqrt(shares @ (levels - mean) ** 2)))
@@ -102,7 +115,7 @@ class Preprocess:
 
     def prepare_key(self) -> Mapping[str, Any]:
         """The settings that decide what `prepare` returns, and with it whether a cache on disk is still right."""
-        return {name: value for name, value in asdict(self).items() if name not in ("scaling", "mean", "std")}
+        return {"size": self.size, "channels": self.channels}
 
     def _mean_std(self) -> tuple[float, float]:
         if self.scaling in SCALINGS:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,26 @@ PACKAGES = (
     "torchmetrics",
     "albumentations",
     "opencv-python",
+    "opencv-python-headless",
     "numpy",
     "hydra-core",
 )
 
 
-def write_result(path: Path, facts: dict[str, Any]) -> None:
-    """Write `facts`, together with commit and versions, as one JSON file, whole or not at all."""
-    result = {
-        "schema_version": SCHEMA_VERSION,
+def describe_code() -> dict[str, Any]:
+    """Commit and versions of the code that runs; to be asked before training, during which files may change."""
+    return {
         "git_commit": git_commit(),
         "versions": {"fer_lightning": __version__, "python": sys.version.split()[0]}
-        | {package: version(package) for package in PACKAGES},
-        **facts,
+        | {package: _version(package) for package in PACKAGES},
     }
+
+
+def write_result(path: Path, facts: dict[str, Any]) -> None:
+    """Write `facts` as one JSON file, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, indent=2, allow_nan=False)
+        temporary.write_text(text + "\n")
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -51,6 +55,14 @@ def count_multiply_adds(model: ExpressionClassifier) -> int:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(model.example_input_array.to(model.device))
     return counter.get_total_flops() // 2
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: of the two builds of OpenCV one is enough."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:

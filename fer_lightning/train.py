@@ -5,6 +5,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 import logging
 import math
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,32 +16,40 @@ import hydra
 import lightning as L
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from fer_lightning.artifacts import write_artifacts
 from fer_lightning.callbacks import EpochTable
-from fer_lightning.checkpoint import AtomicCheckpointIO, check_fits, load_checkpoint
+from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware
-from fer_lightning.metrics import Findings, per_class_scores
+from fer_lightning.metrics import per_class_scores
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.result import count_multiply_adds, count_parameters, write_result
+from fer_lightning.result import count_multiply_adds, count_parameters, describe_code, write_result
 
 log = logging.getLogger(__name__)
+
+USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
+NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
+WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # beside monitor.metric
+# Of the trainer's settings those that change what is learnt.
+TRAINER_FACTS = ("max_epochs", "precision", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
 
 # True, and nothing a user of these commands can act on.
 SETTLED_WARNINGS = (
     ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 on torch 2.15
-    "The number of training batches .* is smaller than the logging interval",  # small datasets; epochs are logged
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
     "The '.*_dataloader' does not have many workers",  # on a CPU they would take the network's cores
     "Using padding='same' with even kernel lengths",  # even kernels are asked for by name
 )
@@ -51,10 +60,12 @@ def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
-    with config.plain_errors(), _no_folder_for_a_refused_run(Path(cfg.output_dir)):
-        config.check_keys(cfg)
-        _refuse_ddp_in_a_sweep(cfg)
+    try:
         return train(cfg, overrides=HydraConfig.get().overrides.task)
+    except USERS_MISTAKES as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the next job, and fails at the end
+            log.error("error: %s", config.explain(error))
+        raise
 
 
 def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
@@ -64,72 +75,104 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         cfg: As conf/train.yaml composes it.
         overrides: What the command line changed in it, for the record.
     """
+    started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
-    _check_settings(cfg)
-    _refuse_to_overwrite(run_dir, cfg.ckpt_path)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule: FaceDataModule = instantiate(cfg.data)
-    model: ExpressionClassifier = instantiate(
-        cfg.model,
-        class_names=list(datamodule.class_names),
-        preprocess=datamodule.preprocess.to_dict(),
-        training=_training_facts(cfg, datamodule),
-    )
-    _check_measurable(cfg, datamodule, model)
-    if cfg.ckpt_path is not None:
-        check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path)
-    _announce(datamodule)
-    (run_dir / "result.json").unlink(missing_ok=True)  # of a run that goes on: it is unfinished again
-    trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
-    trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-    [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
-    scores = _measure_best(trainer, model, datamodule)
-    findings = (model.test_meter if datamodule.has("test") else model.val_meter).findings()
-    if trainer.is_global_zero:
-        _write_run(cfg, overrides, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, findings)
-    return scores.get(cfg.monitor.metric, math.nan)
+    with _claimed(run_dir, cfg.ckpt_path):
+        code = describe_code()
+        _check_settings(cfg)
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        datamodule: FaceDataModule = instantiate(cfg.data)
+        model: ExpressionClassifier = instantiate(
+            cfg.model,
+            class_names=list(datamodule.class_names),
+            preprocess=datamodule.preprocess.to_dict(),
+            training=_training_facts(cfg, datamodule),
+        )
+        _check_measurable(cfg, datamodule, model)
+        if cfg.ckpt_path is not None:
+            check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
+            rank_zero_only(_reopen)(run_dir)
+        _announce(datamodule)
+        trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
+        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
+        scores = _measure_best(trainer, model, datamodule)
+        if trainer.is_global_zero:
+            facts = {"command": ["python", "-m", "fer_lightning.train", *overrides], **code}
+            _write_run(cfg, facts, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, started)
+        return scores.get(cfg.monitor.metric, math.nan)
 
 
 @contextmanager
-def _no_folder_for_a_refused_run(run_dir: Path) -> Iterator[None]:
-    """Take back the folder that Hydra made beforehand, where a mistake ended the run before it wrote anything there."""
+def _claimed(run_dir: Path, ckpt_path: str | None) -> Iterator[None]:
+    """Make sure that this run alone writes to its folder, and take the folder back where a mistake ends it early."""
+    checkpoints = run_dir / "checkpoints"
+    goes_on = (
+        ckpt_path is not None and Path(ckpt_path).parent.resolve() == checkpoints.resolve() and checkpoints.exists()
+    )
+    if not goes_on:
+        rank_zero_only(_claim)(run_dir)
     try:
         yield
-    except (InputError, InstantiationException):
-        if {path.name for path in run_dir.iterdir()} <= {".hydra", "train.log"}:
-            shutil.rmtree(run_dir, ignore_errors=True)
+    except USERS_MISTAKES:
+        if not goes_on and not list(checkpoints.glob("*.ckpt")):
+            rank_zero_only(shutil.rmtree)(run_dir, ignore_errors=True)
         raise
 
 
-def _refuse_ddp_in_a_sweep(cfg: DictConfig) -> None:
-    if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.strategy).startswith("ddp"):
+def _claim(run_dir: Path) -> None:
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True)  # one of two runs that start at the same moment makes it
+    except FileExistsError as error:
         raise InputError(
-            "trainer=ddp starts the whole sweep again in each process: sweep with trainer=auto, one device"
-        )
+            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start "
+            "another with hydra.run.dir=DIR"
+        ) from error
+
+
+def _reopen(run_dir: Path) -> None:
+    (run_dir / "result.json").unlink(missing_ok=True)  # the run is unfinished again
+    for half_written in (run_dir / "checkpoints").glob(".*.ckpt"):
+        half_written.unlink()
 
 
 def _check_settings(cfg: DictConfig) -> None:
-    if cfg.seed < 0:
-        raise InputError(f"seed must be at least 0, got {cfg.seed}")
-    if cfg.trainer.max_epochs < 1:
+    config.check_keys(cfg)
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and _is_ddp(cfg):
+        raise InputError(
+            "trainer=ddp starts the whole sweep again in each process: sweep with trainer=auto, one device"
+        )
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
+    if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
-    if cfg.trainer.limit_val_batches == 0:
-        raise InputError("trainer.limit_val_batches is 0, but val chooses the best epoch: leave it null")
+    if cfg.trainer.limit_val_batches == 0 or cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
+        raise InputError("val chooses the best epoch, so it is measured after each: leave its limits away")
+    if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
+        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: leave them in")
+
+
+def _is_ddp(cfg: DictConfig) -> bool:
+    return str(cfg.trainer.strategy).startswith("ddp")
 
 
 def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
     """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
     fingerprint = datamodule.fingerprint()
+    usual = ("progress", "pictures", *NEEDED_CALLBACKS)
     return {
         "dataset": fingerprint["dataset"],
         "protocol": fingerprint["protocol"],
         "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
         "seed": cfg.seed,
         "batch_size": cfg.data.batch_size,
-        "max_epochs": cfg.trainer.max_epochs,
+        "label_smoothing": cfg.model.label_smoothing,
+        "monitor": cfg.monitor.metric,
         "optimizer": _without_hydra(cfg.optimizer),
         "scheduler": _without_hydra(cfg.scheduler),
         "augmentation": _without_hydra(cfg.augmentation),
+        "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in usual},
+        **{name: cfg.trainer[name] for name in TRAINER_FACTS},
     }
 
 
@@ -146,17 +189,10 @@ def _without_hydra(node: Any) -> Any:
 def _check_measurable(cfg: DictConfig, datamodule: FaceDataModule, model: ExpressionClassifier) -> None:
     if not datamodule.has("val") and not datamodule.has("test"):
         raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
-    if cfg.monitor.metric not in model.val_meter.names:
-        raise InputError(f"monitor.metric {cfg.monitor.metric} is not measured: {', '.join(model.val_meter.names)}")
-
-
-def _refuse_to_overwrite(run_dir: Path, ckpt_path: str | None) -> None:
-    goes_on = ckpt_path is not None and Path(ckpt_path).absolute().parent == (run_dir / "checkpoints").absolute()
-    if not goes_on and (run_dir / "checkpoints").exists():
-        raise InputError(
-            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start "
-            "another with hydra.run.dir=DIR"
-        )
+    for place in ("monitor.metric", *WATCHES):
+        metric = OmegaConf.select(cfg, place)
+        if metric is not None and metric not in model.val_meter.names:
+            raise InputError(f"{place} {metric} is not measured: {', '.join(model.val_meter.names)}")
 
 
 @rank_zero_only
@@ -177,7 +213,11 @@ def _announce(datamodule: FaceDataModule) -> None:
     for stage in ("val", "test"):
         missing = datamodule.classes_missing_from(stage)
         if datamodule.has(stage) and missing:
-            log.warning("%s has no image of class %s: macro scores leave it out", stage, ", ".join(missing))
+            log.warning(
+                "%s has no image of class %s: a face taken for one counts as 0 in the macro scores",
+                stage,
+                ", ".join(missing),
+            )
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
@@ -198,10 +238,10 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
 
 
 def _require_no_monitor(cfg: DictConfig) -> None:
-    for place in ("callbacks.early_stopping", "scheduler.monitor"):
-        if OmegaConf.select(cfg, place) is not None:
+    for place in WATCHES:
+        if metric := OmegaConf.select(cfg, place):
             raise InputError(
-                f"{place} watches {cfg.monitor.metric}, but this protocol has no validation split: choose another "
+                f"{place} watches {metric}, but this protocol has no validation split: choose another "
                 "scheduler and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
             )
 
@@ -221,16 +261,17 @@ def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: F
 
 def _write_run(
     cfg: DictConfig,
-    overrides: Sequence[str],
+    facts: dict[str, Any],
     trainer: L.Trainer,
     model: ExpressionClassifier,
     datamodule: FaceDataModule,
     epochs: pd.DataFrame,
     scores: dict[str, float],
-    findings: Findings,
+    started: float,
 ) -> None:
     """Write pictures and tables, then `result.json`, and print what a person wants to know."""
     run_dir = Path(cfg.output_dir)
+    findings = model.findings("test" if datamodule.has("test") else "val")
     write_artifacts(run_dir, findings, datamodule, epochs)
     per_class = per_class_scores(findings.confusion, model.class_names)
     parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
@@ -238,7 +279,7 @@ def _write_run(
     write_result(
         run_dir / "result.json",
         {
-            "command": ["python", "-m", "fer_lightning.train", *overrides],
+            **facts,
             "config": OmegaConf.to_container(cfg, resolve=True),
             "seed": cfg.seed,
             "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
@@ -250,7 +291,8 @@ def _write_run(
             "multiply_adds": multiply_adds,
             "epochs": len(epochs),
             "images_per_s": float(epochs["images_per_s"].median()),
-            "seconds": float(epochs["seconds"].sum()),
+            "train_seconds": float(epochs["seconds"].sum()),
+            "seconds": time.perf_counter() - started,
             "metrics": scores,
             "per_class": {findings.stage: per_class},
         },

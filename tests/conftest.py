@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import skimage
 
 from fer_lightning.labels import FER2013_CLASSES
 
@@ -121,3 +122,32 @@ def real_data() -> Callable[[str], Path]:
         return pytest.skip(f"no {name} in {' or '.join(map(str, roots))}: set FER_DATA to the folder that holds it")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A person's portrait, uint8 BGR (512, 512, 3): Eileen Collins, NASA, public domain."""
+    return cv2.imread(str(Path(skimage.__file__).parent / "data" / "astronaut.png"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one epoch on a few drawn faces."""
+    from fer_lightning.config import compose_config
+    from fer_lightning.train import train
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    few = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "trainer.max_epochs=1")
+    places = (f"output_dir={folder}", f"data.cache_dir={folder.parent / 'cache'}")
+    train(compose_config(*few, *places, "trainer.accelerator=cpu", "data.num_workers=0", "logger=none"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_model(finished_run: Path) -> Path:
+    """That run's network as a model file."""
+    from fer_lightning.export import export
+
+    path = finished_run / "model.onnx"
+    export(finished_run / "checkpoints" / "best.ckpt", path, "float32")
+    return path

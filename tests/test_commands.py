@@ -15,7 +15,15 @@ import torch
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.module import ExpressionClassifier
 
-TINY = ("data.reader.train=160", "data.reader.val=33", "data.reader.test=14", "data.batch_size=8", "logger=none")
+TINY = (
+    "data.reader.train=160",
+    "data.reader.val=33",
+    "data.reader.test=14",
+    "data.batch_size=8",
+    "data.num_workers=0",
+    "logger=none",
+)
+EPOCHS = 4  # of a run that is killed
 
 
 def command(*overrides: str) -> list[str]:
@@ -33,10 +41,12 @@ def kill_in_mid_epoch(folder: Path, run_dir: Path, *overrides: str) -> None:
     """Start the command and SIGKILL it a moment after its second epoch has been written down."""
     with subprocess.Popen(command(*overrides), cwd=folder, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not len_of(run_dir / "metrics.csv") >= 2:
-            time.sleep(0.02)
-        time.sleep(0.2)
+            time.sleep(0.005)
+        time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    last = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] + 1 < EPOCHS, "the run had trained to its end before it was killed"
 
 
 def len_of(table: Path) -> int:
@@ -53,7 +63,7 @@ RESUMED = {
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, name):
-    settings = (*TINY, *RESUMED[name], "trainer.max_epochs=4", "trainer.accelerator=cpu")
+    settings = (*TINY, *RESUMED[name], f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu")
     run(tmp_path, *settings, "hydra.run.dir=whole")
     kill_in_mid_epoch(tmp_path, tmp_path / "killed", *settings, "hydra.run.dir=killed")
     assert not (tmp_path / "killed" / "result.json").exists()
@@ -65,7 +75,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     results = [json.loads((d / "result.json").read_text()) for d in (whole, killed)]
     assert results[0]["metrics"] == results[1]["metrics"]
-    assert results[0]["epochs"] == results[1]["epochs"] == 4
+    assert results[0]["epochs"] == results[1]["epochs"] == EPOCHS
     tables = [pd.read_csv(d / "metrics.csv").drop(columns=["images_per_s", "seconds"]) for d in (whole, killed)]
     pd.testing.assert_frame_equal(*tables)
 
@@ -92,6 +102,28 @@ def test_a_sweep_writes_a_folder_for_each_run_that_says_what_it_varies(tmp_path)
     results = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/result.json")]
     assert {written["config"]["model"]["net"]["kernel_size"] for written in results} == {3, 5}
     assert all("kernel_size" in path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+
+
+def test_a_job_that_cannot_work_does_not_end_its_sweep(tmp_path):
+    few = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep")
+    finished = run(tmp_path, "-m", *TINY, *few, "model.net.kernel_size=3,7,5", check=False)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert "kernel_size=7 with valid padding leaves no pixels" in finished.stdout
+    results = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/result.json")]
+    assert {written["config"]["model"]["net"]["kernel_size"] for written in results} == {3, 5}
+
+
+def test_two_runs_that_start_at_the_same_moment_do_not_share_a_folder(tmp_path):
+    few = (*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=one")
+    both = [
+        subprocess.Popen(command(*few, f"seed={seed}"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for seed in (0, 1)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert sum("already holds a run" in error for error in errors) == 1
+    assert (tmp_path / "one" / "result.json").exists()
 
 
 @pytest.mark.parametrize(

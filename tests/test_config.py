@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,6 @@ def test_every_option_of_every_group_builds(option, tmp_path):
     cfg = compose_config(option, f"output_dir={tmp_path}")
     group = option.partition("=")[0]
     instantiate(cfg[group])
-
-
-@pytest.mark.parametrize("name", ["none", "one_cycle", "cosine", "plateau"])
-def test_every_schedule_steps(name):
-    cfg = compose_config(f"scheduler={name}", "output_dir=x")
-    optimizer = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
-    scheduler = instantiate(cfg.scheduler)(optimizer, 10)["scheduler"]
-    optimizer.step()
-    scheduler.step(*([0.5] if name == "plateau" else []))
-    assert optimizer.param_groups[0]["lr"] > 0
 
 
 def test_the_cosine_schedule_rises_and_falls_to_its_end():
@@ -110,6 +101,24 @@ def test_a_resumed_run_goes_on_in_its_own_folder():
     assert run_folder("outputs/runs/a/checkpoints/last.ckpt", "new") == str(Path("outputs/runs/a"))
     assert run_folder(None, "new") == "new"
     assert run_folder("somewhere/last.ckpt", "new") == "new"
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"), [("val/acc", "max"), ("val/loss", "min"), ("val/ece", "min"), ("null", "max")]
+)
+def test_the_monitored_metric_says_which_way_is_better(metric, mode):
+    cfg = compose_config(f"monitor.metric={metric}", "output_dir=x")
+    assert (cfg.monitor.mode, cfg.callbacks.best_checkpoint.mode) == (mode, mode)
+
+
+def test_a_wheel_carries_conf(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=CONF_DIR.parent, capture_output=True, check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    missing = {f"fer_lightning/conf/{path.relative_to(CONF_DIR)}" for path in CONF_DIR.rglob("*.yaml")} - inside
+    assert missing == set()
+    assert not [name for name in inside if name.startswith(("tests/", "data/", "outputs/"))]
 
 
 def test_conf_is_found_from_any_working_directory(tmp_path):

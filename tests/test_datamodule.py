@@ -12,10 +12,11 @@ import torch
 
 from fer_lightning.data.ckplus import read_ckplus
 from fer_lightning.data.datamodule import EpochSampler, FaceDataModule
-from fer_lightning.data.faces import BadImageError, FaceIndex
+from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.fer2013 import read_fer2013
 from fer_lightning.data.splits import STAGES, official, subject_kfold
 from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError
 from fer_lightning.preprocess import Preprocess
 
 SPLITS = np.repeat(["train", "val", "test"], (18, 9, 6))
@@ -216,7 +217,7 @@ class TestDataset:
         draws = [(3, 5), (3, 0)]
         pictures = dataset.pictures(draws)
         assert pictures.dtype == np.uint8
-        np.testing.assert_array_equal(dataset.preprocess.scale(pictures), dataset.__getitems__(draws).images)
+        np.testing.assert_array_equal(dataset.preprocess.finish(pictures), dataset.__getitems__(draws).images)
 
 
 class TestEpochSampler:
@@ -261,7 +262,7 @@ class TestBadImages:
             split = getattr(module.split, stage)
             batch = module.dataset(stage).__getitems__([(0, position) for position in range(len(split))])
             assert batch.targets.tolist() == TARGETS[split].tolist()
-            np.testing.assert_array_equal(batch.images, module.preprocess.scale(pictures[split]))
+            np.testing.assert_array_equal(batch.images, module.preprocess.finish(pictures[split]))
 
     def test_skip_logs_each(self, datamodule, caplog):
         with caplog.at_level(logging.WARNING):
@@ -319,6 +320,12 @@ class TestFingerprint:
         pictures[np.flatnonzero(stage == SPLITS)[2], 7, 7] ^= 1
         after = datamodule().fingerprint()
         assert {name for name in STAGES if before["splits"][name] != after["splits"][name]} == {stage}
+
+    @pytest.mark.parametrize(
+        "settings", [{"size": 20}, {"channels": 3}, {"gaussian_kernel": 3}, {"scaling": "symmetric"}]
+    )
+    def test_the_preprocessing_does_not_change_it(self, datamodule, settings):
+        assert datamodule(preprocess=Preprocess(**settings)).fingerprint() == datamodule().fingerprint()
 
     def test_two_swapped_labels_change_the_hash(self, datamodule):
         swapped = TARGETS.copy()

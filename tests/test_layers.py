@@ -13,19 +13,28 @@ PACKAGE = Path(fer_lightning.__file__).parent
 # A file imports only from lines above its own.
 LAYERS = [
     {"errors", "labels", "atomic", "hardware"},
+    {"images", "checkpoint"},
     {"preprocess"},
     {"models.cnn"},
     {"models"},
+    {"inference", "inference.boxes", "inference.model_card", "inference.model_file"},
+    {"inference.torch_backend", "inference.mtcnn"},
+    {"inference.backends", "inference.detectors", "inference.sources"},
+    {"inference.predictor"},
+    {"inference.tracking", "inference.events", "inference.table", "inference.drawing", "inference.timeline"},
+    {"inference.pictures"},
+    {"inference.results"},
+    {"predict"},
     {"data.faces", "data.drawing"},
     {"data.tree", "data.synthetic"},
     {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
     {"data.datamodule", "data"},
     {"metrics", "optim"},
-    {"module", "plots", "checkpoint"},
+    {"module", "plots", "checkpoint_io"},
     {"callbacks", "artifacts", "result"},
     {"config"},
     {"train"},
-    {"bench"},
+    {"bench", "export"},
 ]
 LEVEL = {f"fer_lightning.{name}": level for level, names in enumerate(LAYERS) for name in names}
 LEVEL["fer_lightning"] = -1
@@ -47,7 +56,8 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+# The package itself lends Predictor its name, and imports it only when it is asked for.
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"fer_lightning"}))
 def test_a_file_imports_only_from_layers_below_its_own(module):
     assert module in LEVEL, f"{module} has no place in LAYERS"
     ours = {name for name in imported(MODULES[module]) if name.startswith("fer_lightning")}
@@ -60,6 +70,8 @@ def test_a_file_imports_only_from_layers_below_its_own(module):
         ("fer_lightning", {"numpy", "torch"}),
         ("fer_lightning.preprocess", {"torch", "lightning", "albumentations", "hydra"}),
         ("fer_lightning.models", {"lightning", "albumentations", "hydra", "cv2"}),
+        ("fer_lightning.predict", {"torch", "lightning", "albumentations", "hydra", "pandas", "matplotlib"}),
+        ("fer_lightning.inference.torch_backend", {"lightning", "albumentations", "hydra", "fer_lightning.data"}),
         ("fer_lightning.data.ckplus", {"torch", "lightning", "albumentations", "hydra"}),
     ],
 )

@@ -105,7 +105,7 @@ def test_label_smoothing_is_for_training_only(datamodule):
     model.validation_step(batch, 0)
     logits = model(batch.images)
     torch.testing.assert_close(smoothed, cross_entropy(logits, batch.targets, label_smoothing=0.3))
-    torch.testing.assert_close(model.val_meter.loss.compute(), cross_entropy(logits, batch.targets).detach())
+    torch.testing.assert_close(model.val_meter.compute()["val/loss"], cross_entropy(logits, batch.targets).detach())
 
 
 def test_channels_last_changes_the_layout_and_not_the_result():
@@ -168,7 +168,7 @@ class TestCheckpointsFromAnywhere:
         ours = dict(make_model().hparams)
         [name] = other
         with pytest.raises(InputError, match=f"old.ckpt was trained with {name} .*, this run has"):
-            check_fits({"hyper_parameters": ours | other}, ours, "old.ckpt")
+            check_fits({"hyper_parameters": ours | other}, ours, "old.ckpt", ".")
 
 
 class Payload:

@@ -60,44 +60,50 @@ class TestPrepare:
     def test_gaussian_smooths_with_the_kernel_alone(self):
         point = np.zeros((5, 5), np.uint8)
         point[2, 2] = 160
-        smoothed = Preprocess(size=5, gaussian_kernel=3).prepare(point)
+        smoothed = Preprocess(size=5, gaussian_kernel=3).filtered(point)
         assert smoothed[1:4, 1:4].tolist() == [[10, 20, 10], [20, 40, 20], [10, 20, 10]]
         assert smoothed.sum() == 160
 
     @pytest.mark.parametrize(("kernel", "more"), [(3, 5), (5, 9)])
     def test_a_larger_gaussian_smooths_more(self, noise, kernel, more):
         assert (
-            Preprocess(gaussian_kernel=more).prepare(noise).std()
-            < Preprocess(gaussian_kernel=kernel).prepare(noise).std()
+            Preprocess(gaussian_kernel=more).filtered(noise).std()
+            < Preprocess(gaussian_kernel=kernel).filtered(noise).std()
         )
 
     def test_laplacian_subtracts_it_and_clips_to_bytes(self, noise):
         sharpened = noise.astype(int) - laplacian(noise)
         assert sharpened.min() < 0
         assert sharpened.max() > 255
-        np.testing.assert_array_equal(Preprocess(laplacian=True).prepare(noise), np.clip(sharpened, 0, 255))
+        np.testing.assert_array_equal(Preprocess(laplacian=True).filtered(noise), np.clip(sharpened, 0, 255))
 
     def test_laplacian_sharpens_an_edge(self):
         edge = np.repeat(np.array([[100, 100, 140, 140]], np.uint8), 4, axis=0)
-        assert Preprocess(size=4, laplacian=True).prepare(edge).tolist() == [[100, 60, 180, 140]] * 4
+        assert Preprocess(size=4, laplacian=True).filtered(edge).tolist() == [[100, 60, 180, 140]] * 4
 
     def test_laplacian_leaves_a_flat_picture_as_it_is(self):
         flat = np.full((48, 48), 77, np.uint8)
-        np.testing.assert_array_equal(Preprocess(laplacian=True).prepare(flat), flat)
+        np.testing.assert_array_equal(Preprocess(laplacian=True).filtered(flat), flat)
 
     def test_laplacian_comes_after_gaussian(self, noise):
-        both = Preprocess(gaussian_kernel=3, laplacian=True).prepare(noise)
-        smoothed = Preprocess(gaussian_kernel=3).prepare(noise)
-        np.testing.assert_array_equal(both, Preprocess(laplacian=True).prepare(smoothed))
+        both = Preprocess(gaussian_kernel=3, laplacian=True).filtered(noise)
+        smoothed = Preprocess(gaussian_kernel=3).filtered(noise)
+        np.testing.assert_array_equal(both, Preprocess(laplacian=True).filtered(smoothed))
 
-    def test_filters_come_after_resizing(self, noise):
-        both = Preprocess(size=24, gaussian_kernel=3).prepare(noise)
-        shrunk = Preprocess(size=24).prepare(noise)
-        np.testing.assert_array_equal(both, Preprocess(size=24, gaussian_kernel=3).prepare(shrunk))
+    def test_filters_come_after_resizing_and_before_scaling(self, noise):
+        filtered = Preprocess(size=24, gaussian_kernel=3, laplacian=True)
+        plain = Preprocess(size=24)
+        expected = plain.scale(filtered.filtered(plain.prepare(noise))[None])
+        np.testing.assert_array_equal(filtered(noise), expected)
+
+    def test_what_is_cached_is_the_same_whatever_the_filters(self, noise):
+        filtered = Preprocess(gaussian_kernel=5, laplacian=True, scaling="symmetric")
+        assert filtered.prepare_key() == Preprocess().prepare_key()
+        np.testing.assert_array_equal(filtered.prepare(noise), noise)
 
     def test_it_does_not_change_the_picture_it_is_given(self, noise):
         before = noise.copy()
-        Preprocess(gaussian_kernel=3, laplacian=True).prepare(noise)
+        Preprocess(gaussian_kernel=3, laplacian=True).filtered(noise)
         np.testing.assert_array_equal(noise, before)
 
 
@@ -133,6 +139,10 @@ class TestScale:
         fitted = Preprocess(size=1, scaling="standard").fitted(np.array([0, 255], np.uint8).reshape(2, 1, 1))
         assert (fitted.mean, fitted.std) == (pytest.approx(0.5), pytest.approx(0.5))
 
+    def test_fitted_measures_filtered_pictures(self, noise):
+        preprocess = Preprocess(scaling="standard", gaussian_kernel=5)
+        assert preprocess.fitted(noise[None]).std == pytest.approx(preprocess.filtered(noise).std() / 255)
+
     @pytest.mark.parametrize("scaling", ["unit", "symmetric"])
     def test_other_scalings_have_nothing_to_fit(self, noise, scaling):
         preprocess = Preprocess(scaling=scaling)
@@ -145,9 +155,9 @@ class TestScale:
 
 
 class TestCall:
-    def test_it_prepares_and_scales_one_picture(self, noise):
+    def test_it_prepares_and_finishes_one_picture(self, noise):
         preprocess = Preprocess(size=24, gaussian_kernel=3, laplacian=True, scaling="symmetric")
-        np.testing.assert_array_equal(preprocess(noise), preprocess.scale(preprocess.prepare(noise)[None]))
+        np.testing.assert_array_equal(preprocess(noise), preprocess.finish(preprocess.prepare(noise)[None]))
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_it_returns_a_batch_of_one(self, noise, channels):

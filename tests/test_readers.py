@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 import re
 import shutil
 import sys
@@ -15,6 +17,7 @@ from fer_lightning.data.ckplus import read_ckplus
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.fer2013 import read_fer2013
 from fer_lightning.data.folder import read_folder
+from fer_lightning.data.tree import FileTree
 from fer_lightning.errors import InputError
 from fer_lightning.labels import CKPLUS_CLASSES, FER2013_CLASSES
 from fer_lightning.preprocess import Preprocess
@@ -447,6 +450,18 @@ class TestPlaces:
         index = read_ckplus(ckplus_tree)
         with pytest.raises(InputError, match=r"S011_004_00000013\.png cannot be read from .*on_bad_image=skip"):
             cached_faces(index, Preprocess(), tmp_path / "cache")
+
+    def test_a_disk_that_does_not_answer_makes_no_bad_image(self, ckplus_tree, tmp_path, monkeypatch):
+        index = read_ckplus(ckplus_tree)
+
+        def no_answer(self, name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(FileTree, "open", no_answer)
+        with pytest.raises(InputError, match=r"png cannot be read from .*Input/output error.*try again"):
+            cached_faces(index, Preprocess(), tmp_path / "cache", on_bad_image="skip")
+        monkeypatch.undo()
+        assert not cached_faces(index, Preprocess(), tmp_path / "cache").skipped
 
 
 def test_a_selection_of_faces_keeps_all_that_belongs_to_each(ckplus_tree):

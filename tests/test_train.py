@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ SMALL = (
     "data.reader.val=21",
     "data.reader.test=14",
     "data.batch_size=32",
+    "data.num_workers=0",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
@@ -33,7 +35,7 @@ def run(tmp_path: Path):
 
     def run_in(*overrides: str, folder: str = "run") -> Path:
         output_dir = tmp_path / folder
-        output_dir.mkdir(exist_ok=True)
+        output_dir.mkdir(parents=True, exist_ok=True)
         places = (f"output_dir={output_dir}", f"data.cache_dir={tmp_path / 'cache'}")
         train(compose_config(*SMALL, *places, *overrides))
         return output_dir
@@ -140,7 +142,7 @@ def test_a_split_that_lacks_a_class_says_so(caplog, tmp_path, write_image, face)
     folders = (f"data.root={tmp_path / 'mine'}", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
     with caplog.at_level("WARNING"):
         train(compose_config("data=folder", *folders, *SMALL[3:], "logger=none", "trainer.max_epochs=1"))
-    assert "val has no image of class glad: macro scores leave it out" in caplog.text
+    assert "val has no image of class glad: a face taken for one counts as 0" in caplog.text
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -198,6 +200,9 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
         ("seed=5", "'seed': 0"),
         ("trainer.max_epochs=9", "'max_epochs': 2"),
         ("optimizer=sgd", "'optimizer'"),
+        ("callbacks=ema", "'callbacks'"),
+        ("model.label_smoothing=0.2", "'label_smoothing'"),
+        ("trainer.gradient_clip_val=1", "'gradient_clip_val'"),
     ):
         with pytest.raises(InputError, match=f"was trained with training .*{difference}.* this run has"):
             run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none", resume, other)
@@ -208,39 +213,59 @@ def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unkn
     folder = run("logger=none")
     moved = tmp_path / "moved"
     folder.rename(moved)
-    with pytest.raises(InputError, match="a run goes on where it began, so move it back"):
-        run("logger=none", f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}", folder="moved")
+    for place in ("moved", "elsewhere"):
+        with pytest.raises(InputError, match="a run goes on where it began, so move it back"):
+            run("logger=none", f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}", folder=place)
+    assert (moved / "result.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need privileges")
+def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
+    (tmp_path / "large_disk").mkdir()
+    (tmp_path / "outputs").symlink_to(tmp_path / "large_disk")
+    folder = run("logger=none", folder="outputs/run")
+    assert result(run("logger=none", f"ckpt_path={folder}/checkpoints/last.ckpt", folder="outputs/run"))["epochs"] == 2
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["optimizer.lr=1e12"], "the (train|val) loss is (nan|inf) in epoch 1: lower optimizer.lr"),
-        (["seed=-1"], "seed must be at least 0, got -1"),
+        (["seed=-1"], "seed must be 0 to 4294967295, got -1"),
+        (["seed=99999999999"], "seed must be 0 to 4294967295, got 99999999999"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
+        (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
+        (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
+        (["optimizer.lr=-1"], "the optimizer does not take its settings: Invalid learning rate"),
         (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: val/loss, .*val/acc"),
+        (["scheduler=plateau", "scheduler.monitor=typo"], "scheduler.monitor typo is not measured: val/loss"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
+        (["callbacks.pictures.every_n_epochs=0"], "every_n_epochs must be at least 1, got 0"),
+        (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),
         (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
         (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),
         (["+data.reader.bogus=1"], "the reader does not take its settings: .*bogus"),
         (["data.num_workers=-1"], "data.num_workers must be at least 0"),
-        (["trainer.limit_val_batches=0"], "limit_val_batches is 0, but val chooses the best epoch"),
+        (["trainer.limit_val_batches=0"], "val chooses the best epoch, so it is measured after each"),
+        (["+trainer.check_val_every_n_epoch=2"], "val chooses the best epoch, so it is measured after each"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
     ],
 )
-def test_a_setting_that_cannot_work_is_told_in_a_sentence(run, overrides, message):
+def test_a_setting_that_cannot_work_is_told_in_a_sentence_and_leaves_no_folder(run, tmp_path, overrides, message):
     with pytest.raises((InputError, InstantiationException)) as caught:
-        run("logger=none", *overrides)
+        run(*overrides)
     assert re.search(message, explain(caught.value)), explain(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_minimised_metric_chooses_its_lowest_epoch(run):
-    folder = run("monitor.metric=val/loss", "monitor.mode=min", "logger=none", "trainer.max_epochs=3")
+def test_a_loss_chooses_its_lowest_epoch(run):
+    folder = run("monitor.metric=val/loss", "logger=none", "trainer.max_epochs=3")
     epochs = pd.read_csv(folder / "metrics.csv")
     assert result(folder)["best_epoch"] == epochs["epoch"][epochs["val/loss"].idxmin()]
 
 
 def test_a_minimised_metric_does_no_harm_without_validation(run):
-    folder = run("monitor.metric=val/loss", "monitor.mode=min", "protocol=random_80_20", "logger=none")
+    folder = run("monitor.metric=val/loss", "protocol=random_80_20", "logger=none")
     assert result(folder)["best_epoch"] == 2
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_lightning.data.faces import FaceIndex, decode_image
+from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
+from fer_lightning.images import decode_image
 from fer_lightning.labels import CKPLUS_CLASSES, canonical
 
 FILE_NAME = re.compile(r"(?P<folder>[^/]+)/(?P<subject>S\d+)_(?P<sequence>\d+)_(?P<frame>\d+)\.png$")

@@ -34,13 +34,13 @@ class FaceBatch(NamedTuple):
 
 
 class FaceDataset(Dataset):
-    """Whole batches of prepared images, augmented if asked, and scaled.
+    """Whole batches of prepared images, augmented if asked, then filtered and scaled.
 
     Args:
         cache: Decoded images.
         indices: Positions in the FaceIndex that this dataset is made of, int64.
         targets: Of the whole FaceIndex.
-        preprocess: Its `scale` is applied last.
+        preprocess: Its `finish` is applied last.
         augmentation: Applied to each uint8 image; None for none.
         seed: With the epoch and the batch it decides every random draw, whichever worker makes it.
     """
@@ -77,13 +77,13 @@ class FaceDataset(Dataset):
         """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
         indices = self.indices[[position for _, position in draws]]
         return FaceBatch(
-            torch.from_numpy(self.preprocess.scale(self.pictures(draws))),
+            torch.from_numpy(self.preprocess.finish(self.pictures(draws))),
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(indices),
         )
 
     def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
-        """The same batch before scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
+        """The same batch before filters and scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
         images = self._images[self.indices[[position for _, position in draws]]]
         if self.augmentation is None:
             return images
@@ -169,7 +169,7 @@ class FaceDataModule(L.LightningDataModule):
         self.augmentation = augmentation
         self.root = root
         self.batch_size = batch_size
-        self.num_workers = _default_num_workers() if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.on_bad_image = on_bad_image
         self.seed = seed
@@ -247,7 +247,8 @@ class FaceDataModule(L.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """What was trained and measured on: protocol, and for each split counts and a hash of pixels and labels.
 
-        The hash does not depend on file names or order, so that a zip, its folder and the csv of the same pixels agree.
+        The hash depends neither on file names or order, so that a zip, its folder and the csv of the same pixels agree,
+        nor on the preprocessing, so that networks of other input sizes can be compared on it.
         `duplicates` counts the images of a split whose exact pixels are also in `train`.
         """
         digests = {stage: self._digests(getattr(self.split, stage)) for stage in STAGES}
@@ -262,12 +263,8 @@ class FaceDataModule(L.LightningDataModule):
         }
 
     def _digests(self, indices: np.ndarray) -> list[bytes]:
-        """For each image 16 bytes of its pixels' hash, then its label."""
-        images = self.cache.open()
-        return [
-            hashlib.blake2b(images[i].tobytes(), digest_size=16).digest() + int(self.index.targets[i]).to_bytes(2)
-            for i in indices
-        ]
+        """For each image the 16 bytes of its pixels' hash, then its label."""
+        return [self.cache.digests[i].tobytes() + int(self.index.targets[i]).to_bytes(2) for i in indices]
 
     def _summary(self, stage: str, digests: list[bytes]) -> dict[str, Any]:
         counts = np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
@@ -278,6 +275,8 @@ class FaceDataModule(L.LightningDataModule):
         }
 
     def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        num_workers = (min(8, _usable_cores() - 1) if on_gpu else 0) if self.num_workers is None else self.num_workers
         dataset = self.dataset(stage, augmented=training)
         sampler = EpochSampler(
             len(dataset),
@@ -291,9 +290,9 @@ class FaceDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=_already_a_batch,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=on_gpu,
             generator=torch.Generator(),  # its own: what a loader draws must not shift the network's dropout
         )
 
@@ -302,8 +301,9 @@ def _already_a_batch(batch: FaceBatch) -> FaceBatch:
     return batch
 
 
-def _default_num_workers() -> int:
-    return min(8, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else 0
+def _usable_cores() -> int:
+    """That this process may use; on a cluster fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _seed(*parts: int) -> int:

@@ -3,19 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-
-
-class BadImageError(InputError):
-    """An image that does not decode."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} {reason}")
-        self.name = name
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +65,3 @@ class FaceIndex:
             subjects=pick(self.subjects),
             sequences=pick(self.sequences),
         )
-
-
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode a JPEG, PNG or other image file's bytes to uint8 BGR (H, W, 3)."""
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # no bytes at all, or a header that claims more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise BadImageError(name, f"({len(data)} bytes) does not decode as an image")
-    if _is_cut_short(data):
-        raise BadImageError(name, f"({len(data)} bytes) is cut short")
-    return image
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end marker: older OpenCV decodes such a file without complaint, the rest gray.
-
-    The marker may be far from the file's end: telephones put a video behind a photo.
-    """
-    if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
-    return False

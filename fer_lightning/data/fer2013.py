@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lightning.data.faces import BadImageError, FaceIndex, decode_image
+from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
 from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError, decode_image
 from fer_lightning.labels import FER2013_CLASSES, canonical
 
 SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_lightning.data.faces import FaceIndex, decode_image
+from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
+from fer_lightning.images import decode_image
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
     if not names:
         raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
     if len(names) < len(tree.names):
-        strange = next(name for name in tree.names if name not in set(names))
+        known = set(names)
+        strange = next(name for name in tree.names if name not in known)
         log.warning(
             "%s: %d files are not images and are left out, first %s", tree.path, len(tree.names) - len(names), strange
         )

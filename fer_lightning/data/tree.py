@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from fer_lightning.data.faces import BadImageError
 from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError
 
 # What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
@@ -52,10 +52,22 @@ class FileTree:
         return self._archive.open(name) if self.path.is_file() else (self.path / name).open("rb")
 
     def read(self, name: str) -> bytes:
-        """One file's bytes; BadImageError where the archive holds it damaged or the disk will not give it."""
+        """One file's bytes.
+
+        Raises:
+            BadImageError: The archive holds it damaged, or it is a link that leads nowhere.
+            InputError: The disk does not give it, which says nothing of the image and may pass.
+        """
         try:
             with self.open(name) as file:
                 return file.read()
+        except FileNotFoundError as error:  # a link that leads nowhere
+            raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
+        except OSError as error:
+            raise InputError(
+                f"{name} cannot be read from {self.path} ({error.strerror or error}): give yourself the right to read "
+                "it, or try again once its disk answers"
+            ) from error
         except READ_ERRORS as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
 

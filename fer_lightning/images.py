@@ -1,0 +1,77 @@
+"""Pictures as they lie on disks, decoded by training and prediction alike."""
+
+import io
+import warnings
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from fer_lightning.errors import InputError
+
+# Pillow warns near its limit of pixels and raises far beyond it; here whatever is beyond is refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadImageError(InputError):
+    """An image that does not decode."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode a JPEG, PNG or other image file's bytes to uint8 BGR (H, W, 3)."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no bytes at all, or a header that claims more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise BadImageError(name, f"({len(data)} bytes) does not decode as an image")
+    if _is_cut_short(data):
+        raise BadImageError(name, f"({len(data)} bytes) is cut short")
+    return image
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end marker: older OpenCV decodes such a file without complaint, the rest gray.
+
+    The marker may be far from the file's end: telephones put a video behind a photo.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    return False
+
+
+class Picture(NamedTuple):
+    """A decoded file: uint8 BGR (H, W, 3), upright as its EXIF says; `animated` where it holds more pictures."""
+
+    image: np.ndarray
+    animated: bool
+
+
+def decode_picture(data: bytes, name: str) -> Picture:
+    """Decode a file from anywhere: of an animation the first picture, and none that is larger than allowed.
+
+    Raises:
+        BadImageError: It does not decode, or has more than `PIL.Image.MAX_IMAGE_PIXELS`, which is checked before any
+            memory is taken for them.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    too_large = f"has more than {limit:,} pixels, the limit (--max-pixels)" if limit else ""
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            animated = getattr(header, "is_animated", False)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImageError(name, too_large) from None
+    except (OSError, ValueError, SyntaxError):  # Pillow reads fewer formats than OpenCV
+        width, height, animated = 0, 0, False
+    if limit and width * height > limit:
+        raise BadImageError(name, too_large)
+    return Picture(decode_image(data, name), animated)
