@@ -1,0 +1,207 @@
+"""`fer-export RUN/checkpoints/best.ckpt`: a verified ONNX model file that says of itself how to use it."""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import io
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+import typer
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from rich.console import Console
+from rich.table import Table
+
+from fer_lightning.atomic import replacing
+from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError
+from fer_lightning.inference.backends import OnnxBackend
+from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
+
+Precision = Literal["float32", "float16", "int8"]
+# How far a probability may move at most and, for int8, how many faces may change their class.
+LARGEST_CHANGE = {"float32": 1e-4, "float16": 0.02, "int8": 1.0}
+CHANGED_CLASSES = {"float32": 0.0, "float16": 0.01, "int8": 0.05}
+FACES = 512  # real ones, to calibrate and to compare with
+
+
+class Faces(NamedTuple):
+    """Real crops as the network reads them, float32 (N, C, S, S), and their targets (N,)."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+
+class Parity(NamedTuple):
+    """What an exported network does otherwise than its checkpoint, on the same faces."""
+
+    largest_change: float  # of a probability
+    changed_classes: float  # share of the faces
+    accuracy_before: float
+    accuracy_after: float
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's best.ckpt.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: model.onnx in the run's folder.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the weights; int8 is calibrated on the run's faces.")
+    ] = "float32",
+) -> None:
+    """Write a verified ONNX model file that `fer-predict --model` takes."""
+    with config.plain_errors():
+        export(checkpoint, output or _run_folder(checkpoint) / "model.onnx", precision)
+
+
+def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
+    """Convert, compare with the checkpoint on real faces, print both, and write `output`.
+
+    Raises:
+        InputError: The checkpoint cannot be used, its faces are not found, or the model differs too much from it.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    card = card_of(checkpoint)
+    datamodule = _data_of(_run_folder(checkpoint_path))
+    unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
+    faces = _some_faces(datamodule, unseen)
+    model = _convert(net_of(checkpoint, str(checkpoint_path)), card)
+    if precision == "float16":
+        model = convert_float_to_float16(model, keep_io_types=True)
+    elif precision == "int8":
+        model = _quantised(model, _some_faces(datamodule, "train"))
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / "candidate.onnx"
+        candidate.write_bytes(_describe(model, card, _run_folder(checkpoint_path)).SerializeToString())
+        before, after = TorchBackend(checkpoint_path, device="cpu"), OnnxBackend(candidate, device="cpu")
+        parity = _compare(before.logits, after.logits, faces)
+        _print(checkpoint_path, candidate, precision, parity, [_latency(run.logits, faces) for run in (before, after)])
+        if parity.largest_change > LARGEST_CHANGE[precision] or parity.changed_classes > CHANGED_CLASSES[precision]:
+            raise InputError(
+                f"not written: against the checkpoint the {precision} model moves a probability by "
+                f"{parity.largest_change:.2g} (allowed {LARGEST_CHANGE[precision]:g}) and changes the class of "
+                f"{parity.changed_classes:.1%} of the faces (allowed {CHANGED_CLASSES[precision]:.0%}): "
+                "use another --precision"
+            )
+        with replacing(output) as temporary:
+            temporary.write_bytes(candidate.read_bytes())
+    Console().print(f"Written: [bold]{output}[/bold]. Try it: fer-predict --model {output} PHOTO", soft_wrap=True)
+    return parity
+
+
+def _run_folder(checkpoint: Path) -> Path:
+    return checkpoint.absolute().parent.parent
+
+
+def _data_of(run: Path) -> FaceDataModule:
+    """The faces that a run was trained and measured on."""
+    result = run / "result.json"
+    if not result.is_file():
+        raise InputError(
+            f"{run} holds no result.json: give a checkpoint in the folder of its finished run, which names the faces "
+            "to compare on"
+        )
+    return config.instantiate(json.loads(result.read_text())["config"]["data"])
+
+
+def _some_faces(datamodule: FaceDataModule, stage: str) -> Faces:
+    dataset = datamodule.dataset(stage)
+    chosen = np.random.default_rng(0).permutation(len(dataset))[:FACES].tolist()
+    batch = dataset.__getitems__([(0, position) for position in chosen])
+    return Faces(batch.images.numpy(), batch.targets.numpy())
+
+
+def _convert(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
+    size, channels = card.preprocess.size, card.preprocess.channels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own insides
+        program = torch.onnx.export(
+            net,
+            (torch.zeros(2, channels, size, size),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("faces")},),
+            dynamo=True,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def _quantised(model: onnx.ModelProto, faces: Faces) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        original, prepared, int8 = (Path(folder) / f"{name}.onnx" for name in ("original", "prepared", "int8"))
+        original.write_bytes(model.SerializeToString())
+        quant_pre_process(original, prepared)
+        quantize_static(prepared, int8, _Calibration(faces.images), quant_format=QuantFormat.QDQ, per_channel=True)
+        return onnx.load(io.BytesIO(int8.read_bytes()))
+
+
+class _Calibration(CalibrationDataReader):
+    def __init__(self, images: np.ndarray) -> None:
+        self._batches = iter(np.array_split(images, max(1, len(images) // 32)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def _describe(model: onnx.ModelProto, card: ModelCard, run: Path) -> onnx.ModelProto:
+    """Put the card into the file, with all that the finished run measured."""
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    facts = ModelCard(**{**vars(card), "metrics": metrics})
+    onnx.helper.set_model_props(model, {KEY: facts.to_json()})
+    return model
+
+
+def _compare(before: Callable, after: Callable, faces: Faces) -> Parity:
+    one, other = (torch.from_numpy(logits(faces.images)).softmax(dim=1).numpy() for logits in (before, after))
+    return Parity(
+        largest_change=float(np.abs(one - other).max()),
+        changed_classes=float((one.argmax(axis=1) != other.argmax(axis=1)).mean()),
+        accuracy_before=float((one.argmax(axis=1) == faces.targets).mean()),
+        accuracy_after=float((other.argmax(axis=1) == faces.targets).mean()),
+    )
+
+
+def _latency(logits: Callable, faces: Faces, *, repeats: int = 30) -> float:
+    """Median milliseconds of one face."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        logits(faces.images[:1])
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def _print(checkpoint: Path, candidate: Path, precision: str, parity: Parity, latencies: list[float]) -> None:
+    before, after = latencies
+    table = Table("", "checkpoint, torch", f"ONNX, {precision}", title="Exported")
+    sizes = [path.stat().st_size / 1e6 for path in (checkpoint, candidate)]
+    table.add_row("size", *(f"{size:.1f} MB" for size in sizes))
+    table.add_row("one face, median", f"{before:.2f} ms", f"{after:.2f} ms")
+    table.add_row("accuracy on the faces compared", f"{parity.accuracy_before:.4f}", f"{parity.accuracy_after:.4f}")
+    table.add_row("largest change of a probability", "", f"{parity.largest_change:.2g}")
+    table.add_row("faces with another class", "", f"{parity.changed_classes:.2%}")
+    Console().print(table)
+
+
+def run() -> None:
+    """The command's entry."""
+    typer.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,107 @@
+"""What runs a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference.model_card import KEY, ModelCard
+
+SUFFIXES = (".onnx", ".ckpt")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Backend(Protocol):
+    """A network in memory, with its card."""
+
+    card: ModelCard
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Map float32 (N, C, S, S) to float32 (N, K)."""
+        ...
+
+
+class OnnxBackend:
+    """An ONNX model file under ONNX Runtime.
+
+    Args:
+        path: What fer-export wrote.
+        device: `auto` takes CUDA where this ONNX Runtime was built with it.
+
+    Raises:
+        InputError: The file is damaged, is not one of fer-export's, or contradicts its own card.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        import onnxruntime
+
+        # From bytes: a model then cannot name other files of this machine as the place of its weights.
+        data = Path(path).read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, and told below
+        # A waiting thread that spins takes the core from the threads that decode and detect meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = os.cpu_count() or 1
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=_providers(device))
+        except InputError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors share no narrower class
+            reason = str(error).splitlines()[0][:200]
+            raise InputError(f"{path} ({len(data):,} bytes) is damaged or not an ONNX model ({reason})") from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if KEY not in metadata:
+            raise InputError(f"{path} does not say its classes and preprocessing: make such files with fer-export")
+        self.card = ModelCard.from_json(metadata[KEY], str(path))
+        self._check_shapes(path)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Map float32 (N, C, S, S) to float32 (N, K)."""
+        [logits] = self._session.run(None, {self._session.get_inputs()[0].name: images})
+        return logits
+
+    def _check_shapes(self, path: str | Path) -> None:
+        preprocess = self.card.preprocess
+        expected = ([preprocess.channels, preprocess.size, preprocess.size], [len(self.card.class_names)])
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        found = (inputs[0].shape[1:], outputs[0].shape[1:])
+        if len(inputs) != 1 or len(outputs) != 1 or found != expected:
+            raise InputError(
+                f"{path} takes {found[0]} and gives {found[1]}, but its description says {expected[0]} and "
+                f"{expected[1]}: export it again with fer-export"
+            )
+
+
+def load_backend(path: str | Path, *, device: str = "auto") -> Backend:
+    """Load a model file, ONNX or a checkpoint.
+
+    Raises:
+        InputError: There is no such file, or it cannot be used.
+    """
+    path = Path(path)
+    if device not in DEVICES:
+        raise InputError(f"device must be {', '.join(DEVICES)}, got {device!r}")
+    if not path.is_file():
+        raise InputError(f"there is no model file at {path.absolute()}")
+    if path.suffix == ".onnx":
+        return OnnxBackend(path, device=device)
+    if path.suffix == ".ckpt":
+        from fer_lightning.inference.torch_backend import TorchBackend  # torch takes seconds to import
+
+        return TorchBackend(path, device=device)
+    raise InputError(f"{path} is no model file: one ends in {' or '.join(SUFFIXES)}")
+
+
+def _providers(device: str) -> list[str]:
+    import onnxruntime
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise InputError(
+            "this ONNX Runtime runs on the CPU only: install onnxruntime-gpu instead of onnxruntime, "
+            "or give a .ckpt, or --device cpu"
+        )
+    cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
+    return [*cuda, "CPUExecutionProvider"]

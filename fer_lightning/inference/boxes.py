@@ -1,0 +1,69 @@
+"""Rectangles around faces, in pixels of the picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Box(NamedTuple):
+    """A face's rectangle: its upper left corner, its size, and how sure the detector was (its own scale)."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float = 1.0
+
+    def scaled(self, factor: float) -> "Box":
+        """The same face in a picture `factor` times as large."""
+        return Box(self.x * factor, self.y * factor, self.width * factor, self.height * factor, self.score)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """In pixels, x before y."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, 0 to 1."""
+    shared = _intersection(a, b)
+    return shared / (_area(a) + _area(b) - shared) if shared else 0.0
+
+
+def suppress(boxes: list[Box], *, overlap: float = 0.3) -> list[Box]:
+    """Non-maximum suppression: of boxes that share more than `overlap` of the smaller one, the first stays.
+
+    Measured on the smaller box, not on their union, since a cascade also finds a face within a face.
+    """
+    kept: list[Box] = []
+    for box in boxes:
+        if all(_intersection(box, other) <= overlap * min(_area(box), _area(other)) for other in kept):
+            kept.append(box)
+    return kept
+
+
+def square_crop(image: np.ndarray, box: Box, *, margin: float = 0.0) -> np.ndarray:
+    """The square around a box, `margin` of its side wider on each side; where it leaves the picture, edges repeat.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+        box: Its longer side decides.
+        margin: As a fraction of that side.
+    """
+    side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
+    left, top = (round(centre - side / 2) for centre in box.centre)
+    rows = np.clip(np.arange(top, top + side), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(left, left + side), 0, image.shape[1] - 1)
+    if rows[0] == top and rows[-1] == top + side - 1 and columns[0] == left and columns[-1] == left + side - 1:
+        return image[top : top + side, left : left + side]
+    return image[np.ix_(rows, columns)]
+
+
+def _area(box: Box) -> float:
+    return box.width * box.height
+
+
+def _intersection(a: Box, b: Box) -> float:
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    return max(width, 0.0) * max(height, 0.0)

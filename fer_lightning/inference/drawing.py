@@ -1,0 +1,85 @@
+"""Faces drawn onto their picture: boxes, labels, bars; or hidden."""
+
+import cv2
+import numpy as np
+
+from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.predictor import Face
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+# BGR, of even lightness, told apart by colour-blind people too (after Okabe and Ito).
+COLOURS = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204))
+BLOCKS = 6  # that a hidden face is left with, across: too few to know a person by
+
+
+def annotate(image: np.ndarray, faces: list[Face], *, bars: bool = False) -> np.ndarray:
+    """Draw each face's box with its emotion and confidence.
+
+    Args:
+        image: uint8 BGR (H, W, 3); it stays as it is.
+        faces: Of the picture.
+        bars: Add every class's probability as a bar, beside each face with room for them.
+    """
+    image = image.copy()
+    unit = max(1.0, min(image.shape[:2]) / 480)  # what is drawn grows with the picture
+    for face in reversed(faces):  # the largest last, on top
+        names = list(face.probabilities)
+        colour = COLOURS[names.index(face.emotion) % len(COLOURS)]
+        left, top, right, bottom = _corners(face.box)
+        cv2.rectangle(image, (left, top), (right, bottom), colour, round(2 * unit))
+        who = "" if face.track is None else f"{face.track}: "
+        _label(image, f"{who}{face.emotion} {face.confidence:.0%}", (left, top), colour, unit)
+        if bars:
+            _bars(image, face, (left, bottom), unit)
+    return image
+
+
+def anonymise(image: np.ndarray, boxes: list[Box]) -> np.ndarray:
+    """Cover each face, and the hair and chin around its box, with a few even blocks.
+
+    The blocks are averages over the picture's own pixels: no detail of the face is left to be restored.
+    """
+    image = image.copy()
+    height, width = image.shape[:2]
+    for box in boxes:
+        left, top, right, bottom = _corners(box, margin=0.2)
+        left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        if right > left and bottom > top:
+            blocks = cv2.resize(image[top:bottom, left:right], (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
+            covered = cv2.resize(blocks, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+            image[top:bottom, left:right] = covered
+    return image
+
+
+def _corners(box: Box, *, margin: float = 0.0) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom."""
+    x, y = box.width * margin, box.height * margin
+    return round(box.x - x), round(box.y - y), round(box.x + box.width + x), round(box.y + box.height + y)
+
+
+def _label(image: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, ...], unit: float) -> None:
+    """Dark on the face's colour, above the box or, where that is outside, in it; never past the right edge."""
+    (width, height), below = cv2.getTextSize(text, FONT, 0.5 * unit, max(1, round(unit)))
+    pad = round(3 * unit)
+    left = max(0, min(corner[0], image.shape[1] - width - 2 * pad))
+    bottom = max(corner[1], height + below + 2 * pad)
+    cv2.rectangle(
+        image, (left, bottom - height - below - 2 * pad), (left + width + 2 * pad, bottom), colour, cv2.FILLED
+    )
+    place = (left + pad, bottom - below - pad)
+    cv2.putText(image, text, place, FONT, 0.5 * unit, (0, 0, 0), max(1, round(unit)), cv2.LINE_AA)
+
+
+def _bars(image: np.ndarray, face: Face, corner: tuple[int, int], unit: float) -> None:
+    row, names, length = round(13 * unit), round(58 * unit), round(70 * unit)
+    left = max(0, min(corner[0], image.shape[1] - names - length))
+    top = min(corner[1] + round(4 * unit), image.shape[0] - row * len(face.probabilities))
+    if top < 0:
+        return
+    panel = image[top : top + row * len(face.probabilities), left : left + names + length]
+    panel //= 3  # a dark ground, on which white letters can be read on any picture
+    for number, (name, probability) in enumerate(face.probabilities.items()):
+        y, end = number * row, names + max(1, round(probability * length))
+        cv2.rectangle(panel, (names, y + 2), (end, y + row - 2), COLOURS[number % len(COLOURS)], cv2.FILLED)
+        place = (round(3 * unit), y + row - round(4 * unit))
+        cv2.putText(panel, name, place, FONT, 0.36 * unit, (255, 255, 255), max(1, round(unit)), cv2.LINE_AA)

@@ -1,0 +1,71 @@
+"""When a face begins and stops showing an emotion."""
+
+from dataclasses import dataclass, field, replace
+
+from fer_lightning.inference.predictor import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A stretch of time in which a person's face showed one emotion.
+
+    Attributes:
+        onset_s: Time of its first frame.
+        offset_s: Time of its last frame.
+        frames: In between, both counted.
+        confidence: The emotion's mean probability over them.
+    """
+
+    source: str
+    track: int
+    emotion: str
+    onset_s: float
+    offset_s: float
+    frames: int
+    confidence: float
+
+
+@dataclass
+class EventRecorder:
+    """Collects events while a video goes by; an emotion that leaves for less than `shortest_s` makes no event.
+
+    Args:
+        shortest_s: Of an event, from onset to offset.
+        gap_s: Frames of the same person and emotion this far apart belong together still.
+    """
+
+    shortest_s: float = 0.2
+    gap_s: float = 1.0
+    events: list[Event] = field(default_factory=list)
+    _open: dict[int, Event] = field(default_factory=dict)
+
+    def add(self, prediction: Prediction) -> None:
+        """Take the next frame."""
+        now = prediction.frame.time_s or 0.0
+        for face in prediction.faces:
+            event = self._open.get(face.track)
+            if event and event.emotion == face.emotion and now - event.offset_s <= self.gap_s:
+                mean = (event.confidence * event.frames + face.confidence) / (event.frames + 1)
+                self._open[face.track] = replace(event, offset_s=now, frames=event.frames + 1, confidence=mean)
+                continue
+            self._close(face.track)
+            self._open[face.track] = Event(
+                source=prediction.frame.source,
+                track=face.track,
+                emotion=face.emotion,
+                onset_s=now,
+                offset_s=now,
+                frames=1,
+                confidence=face.confidence,
+            )
+
+    def finish(self) -> list[Event]:
+        """Close what is open, and return all events in the order of their onsets."""
+        for track in list(self._open):
+            self._close(track)
+        return sorted(self.events, key=lambda event: (event.onset_s, event.track))
+
+    def _close(self, track: int) -> None:
+        event = self._open.pop(track, None)
+        if event and event.offset_s - event.onset_s >= self.shortest_s:
+            self.events.append(event)

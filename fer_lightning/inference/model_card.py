@@ -1,0 +1,58 @@
+"""What a model file says of itself, so that nothing outside the file is needed to predict with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fer_lightning.errors import InputError
+from fer_lightning.preprocess import Preprocess
+
+KEY = "fer_lightning"  # of an ONNX file's metadata; its value is the card as JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """How to use a network, and what it was made from.
+
+    Attributes:
+        class_names: In label order.
+        preprocess: Of every face crop.
+        crop_margin: How far the training faces reach beyond a detector's box, on each side, as a fraction of its side.
+        temperature: Logits are divided by it before the softmax, so that a confidence is a rate of being right.
+        training: What the network was trained on and how: dataset, protocol, seed, ...
+        metrics: How well it did, under the names of `result.json`.
+    """
+
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    crop_margin: float = 0.0
+    temperature: float = 1.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2 or len(set(self.class_names)) != len(self.class_names):
+            raise InputError(f"the model's class names {list(self.class_names)} are not two or more different ones")
+        if not self.temperature > 0:
+            raise InputError(f"the model's temperature must be above 0, got {self.temperature}")
+        if not 0 <= self.crop_margin <= 2:
+            raise InputError(f"the model's crop_margin must be 0 to 2, got {self.crop_margin}")
+
+    def to_json(self) -> str:
+        """The whole card."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "ModelCard":
+        """Read what `to_json` wrote; `name` is the file's, for the InputError where it is something else."""
+        try:
+            facts = json.loads(text)
+            return cls.from_facts(**facts)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{name} does not describe itself as fer-export makes a model do ({error})") from error
+
+    @classmethod
+    def from_facts(cls, class_names: list[str], preprocess: dict[str, Any], **facts: Any) -> "ModelCard":
+        """Build a card from plain data."""
+        return cls(class_names=tuple(class_names), preprocess=Preprocess(**preprocess), **facts)

@@ -1,0 +1,54 @@
+"""MTCNN (Zhang et al., 2016), which finds turned and tilted faces that cascades miss; the extra `mtcnn`, on torch."""
+
+import threading
+
+import cv2
+import numpy as np
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference.boxes import Box
+
+SMALLEST = 20  # pixels: what its first network was trained on
+
+
+class MtcnnDetector:
+    """facenet-pytorch's MTCNN, whose weights come with that package.
+
+    Args:
+        min_face: Side of the smallest face, in pixels, or at most 1 as a fraction of the picture's shorter side.
+        max_side: Longer side of the picture at most; larger ones are reduced.
+
+    Raises:
+        InputError: The extra is not installed.
+    """
+
+    def __init__(self, *, min_face: float = 0.1, max_side: int = 1280) -> None:
+        try:
+            from facenet_pytorch import MTCNN
+        except ImportError as error:
+            raise InputError(
+                'detector mtcnn needs facenet-pytorch: pip install "fer-lightning[mtcnn]", or use --detector haar'
+            ) from error
+        self.min_face = min_face
+        self.max_side = max_side
+        self._mtcnn = MTCNN(keep_all=True, post_process=False, device="cpu")
+        self._lock = threading.Lock()  # the smallest face is a setting of the one network
+
+    def detect(self, image: np.ndarray) -> list[Box]:
+        """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first."""
+        height, width = image.shape[:2]
+        factor = min(1.0, self.max_side / max(height, width))
+        smallest = self.min_face if self.min_face > 1 else self.min_face * min(height, width)
+        reduced = image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        if min(reduced.shape[:2]) < SMALLEST:
+            return []
+        with self._lock:
+            self._mtcnn.min_face_size = max(SMALLEST, round(smallest * factor))
+            corners, scores = self._mtcnn.detect(np.ascontiguousarray(reduced[..., ::-1]))
+        if corners is None:
+            return []
+        boxes = [
+            Box(*map(float, (left, top, right - left, bottom - top, score))).scaled(1 / factor)
+            for (left, top, right, bottom), score in zip(corners, scores, strict=True)
+        ]
+        return sorted(boxes, key=lambda box: -box.width * box.height)

@@ -1,0 +1,57 @@
+"""Annotated pictures and videos on disk."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fer_lightning.atomic import replacing
+from fer_lightning.errors import InputError
+from fer_lightning.inference.drawing import annotate, anonymise
+from fer_lightning.inference.predictor import Prediction
+
+
+def drawn(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.ndarray:
+    """A frame with its faces' boxes and labels, uint8 BGR (H, W, 3); `anonymous` hides the faces beneath."""
+    image = prediction.frame.image
+    if anonymous:
+        image = anonymise(image, [face.box for face in prediction.faces])
+    return annotate(image, prediction.faces, bars=bars)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Encode in the format of the path's suffix; an OSError where there is no room."""
+    _, data = cv2.imencode(path.suffix, image)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+class VideoWriter:
+    """An MP4 that plays, whenever it is closed.
+
+    Args:
+        path: Ending in .mp4.
+        fps: Frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, image: np.ndarray) -> None:
+        """Append a frame; the first one's size is the video's, and others are scaled to it."""
+        if self._writer is None:
+            self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # codecs want even sides
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, self._size)
+            if not self._writer.isOpened():
+                raise InputError(f"OpenCV cannot write a video to {self.path}: choose another --output")
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size)
+        self._writer.write(image)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()

@@ -1,0 +1,156 @@
+"""Everything that predictions leave in a folder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+
+from fer_lightning.inference.events import Event, EventRecorder
+from fer_lightning.inference.pictures import VideoWriter, drawn, write_picture
+from fer_lightning.inference.predictor import Prediction
+from fer_lightning.inference.sources import Source
+from fer_lightning.inference.table import TableWriter, printable, rows, table_writer
+from fer_lightning.inference.timeline import Timeline
+from fer_lightning.inference.tracking import Tracker
+
+PROBLEM = ("source", "frame", "problem")
+EVENT = tuple(field.name for field in fields(Event))
+PLAIN_FPS = 25.0  # of an annotated video whose source does not say
+
+
+class Results:
+    """Writes predictions as they come; closed, by whatever ends the block, all its files are complete.
+
+    In the folder: `predictions.<format>`, `problems.csv` (what could not be read, and why), `events.csv`, and in
+    `pictures/`, `videos/` and `timelines/` a file for each source.
+
+    Args:
+        folder: Made if it is missing; None writes nothing.
+        columns: Of the table.
+        class_names: Of the model, in label order.
+        formats: Of the table: `csv`, `jsonl`, `parquet`.
+        pictures: Write each picture with its faces marked.
+        videos: Write each video so.
+        smooth_s: Of a `Tracker`.
+        abstain_below: Confidence under which a face's status is `low_confidence`.
+        anonymous: Hide the faces in whatever is written.
+        extra_tables: More writers for the rows.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        columns: Sequence[str],
+        class_names: Sequence[str],
+        *,
+        formats: Sequence[str] = ("csv",),
+        pictures: bool = False,
+        videos: bool = False,
+        smooth_s: float = 0.3,
+        abstain_below: float = 0.0,
+        anonymous: bool = False,
+        extra_tables: Sequence[TableWriter] = (),
+    ) -> None:
+        self.folder = folder
+        self.columns = columns
+        self.class_names = tuple(class_names)
+        self.pictures = pictures
+        self.videos = videos
+        self.smooth_s = smooth_s
+        self.abstain_below = abstain_below
+        self.anonymous = anonymous
+        self._formats = formats
+        self._tables = list(extra_tables)
+        self._open = ExitStack()
+        self._numbers: dict[str, int] = {}
+
+    def __enter__(self) -> "Results":
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as stack:
+                paths = [self.folder / f"predictions.{suffix}" for suffix in self._formats]
+                self._tables += [stack.enter_context(table_writer(path, self.columns)) for path in paths]
+                self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add_picture(self, prediction: Prediction) -> Prediction:
+        """Take a picture that is no video's."""
+        if self.folder is not None and self.pictures and prediction.readable:
+            path = self.folder / "pictures" / self._file_name(prediction.frame.source, ".jpg")
+            path.parent.mkdir(exist_ok=True)
+            write_picture(path, drawn(prediction, anonymous=self.anonymous))
+        self._add_rows(prediction)
+        return prediction
+
+    @contextmanager
+    def video(self, source: Source) -> Iterator["VideoResults"]:
+        """What one video or camera leaves; its events and timeline are written when the block ends, however it does."""
+        video = VideoResults(self, source)
+        try:
+            yield video
+        finally:
+            video.close()
+
+    def _add_rows(self, prediction: Prediction) -> None:
+        for table in self._tables:
+            table.write(rows(prediction, abstain_below=self.abstain_below))
+        if self.folder is not None and prediction.frame.problem:
+            frame = prediction.frame
+            self._problems.write([{"source": printable(frame.source), "frame": frame.number, "problem": frame.problem}])
+
+    @cached_property
+    def _problems(self) -> TableWriter:
+        return self._open.enter_context(table_writer(self.folder / "problems.csv", PROBLEM))
+
+    @cached_property
+    def _events(self) -> TableWriter:
+        return self._open.enter_context(table_writer(self.folder / "events.csv", EVENT))
+
+    def _file_name(self, source: str, suffix: str) -> str:
+        """One for each source: its own, with a number where another folder's file has the same."""
+        stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
+        number = self._numbers[stem] = self._numbers.get(stem, 0) + 1
+        return f"{stem}{f'_{number}' if number > 1 else ''}{suffix}"
+
+
+class VideoResults:
+    """Tracks, events, timeline and annotated copy of one video."""
+
+    def __init__(self, results: Results, source: Source) -> None:
+        self._results = results
+        self._name = results._file_name(source.name, "")
+        self._source = source
+        self._tracker = Tracker(smooth_s=results.smooth_s)
+        self._events = EventRecorder()
+        self._timeline = Timeline(results.class_names)
+        self._writer: VideoWriter | None = None
+        if results.folder is not None and results.videos:
+            (results.folder / "videos").mkdir(exist_ok=True)
+            self._writer = VideoWriter(results.folder / "videos" / f"{self._name}.mp4", source.fps or PLAIN_FPS)
+
+    def add(self, prediction: Prediction) -> Prediction:
+        """Take the next frame, and give it back with its people numbered and their probabilities smoothed."""
+        prediction = self._tracker.follow(prediction)
+        self._events.add(prediction)
+        self._timeline.add(prediction)
+        if self._writer is not None and prediction.readable:
+            self._writer.write(drawn(prediction, anonymous=self._results.anonymous, bars=True))
+        self._results._add_rows(prediction)
+        return prediction
+
+    def close(self) -> None:
+        """Write what is only known at the end."""
+        if self._writer is not None:
+            self._writer.close()
+        folder = self._results.folder
+        if folder is not None:
+            self._results._events.write(
+                {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(event).items()}
+                for event in self._events.finish()
+            )
+            (folder / "timelines").mkdir(exist_ok=True)
+            self._timeline.write(folder / "timelines" / f"{self._name}.png", self._source.name)

@@ -1,0 +1,227 @@
+"""Where pictures come from: files, folders, patterns, videos, cameras and bytes, all as frames in order."""
+
+import glob
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError, decode_picture
+
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".avif",
+    ".pgm", ".ppm", ".pbm", ".pnm",
+}  # fmt: skip
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
+CAMERA_SILENCE_S = 5.0  # after which a camera counts as lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        source: The file as it was named, `camera 0` or `-`.
+        number: From 0; always 0 for a picture that is no video's.
+        time_s: Since the video's or the camera's start; None for a picture.
+        image: uint8 BGR (H, W, 3); None where it could not be read.
+        problem: Why it could not be read, or what was left out of it.
+    """
+
+    source: str
+    number: int = 0
+    time_s: float | None = None
+    image: np.ndarray | None = None
+    problem: str | None = None
+
+    def without_image(self) -> "Frame":
+        """The same, with no pixels to keep in memory."""
+        return replace(self, image=None)
+
+
+Load = Callable[[], Frame]  # decodes when it is called, in whichever thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Something that gives frames.
+
+    Attributes:
+        name: As in the table.
+        kind: `image`, `video` or `camera`.
+        frames: Starts from the beginning.
+        count: How many frames there are, as far as the file says.
+        fps: Of a video or camera, as far as it says.
+    """
+
+    name: str
+    kind: str
+    frames: Callable[[], Iterator[Load]]
+    count: int | None = 1
+    fps: float | None = None
+
+
+def open_sources(names: Sequence[str]) -> list[Source]:
+    """Find what a person named: files, folders (searched below too), glob patterns, camera numbers, `-`."""
+    sources = []
+    for name in names:
+        if name == "-":
+            sources.append(_image("-", lambda: sys.stdin.buffer.read()))
+        elif name.isdecimal() and not Path(name).exists():
+            sources.append(open_camera(int(name)))
+        elif Path(name).is_dir():
+            sources += [_file(path) for path in _pictures_below(name)]
+        elif not os.path.lexists(name) and glob.has_magic(name):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207 - a Path knows no absolute patterns
+            sources += [_file(path) for path in sorted(matches) if Path(path).is_file()]
+        else:
+            sources.append(_file(name))
+    return sources
+
+
+def open_camera(number: int) -> Source:
+    """A camera by its number; its frames are always the newest."""
+    return Source(name=f"camera {number}", kind="camera", frames=lambda: _camera_frames(number), count=None, fps=None)
+
+
+def _pictures_below(folder: str) -> Iterator[str]:
+    # Links to folders are not followed: they may lead in circles.
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
+                yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
+
+
+def _file(path: str) -> Source:
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        return _video(path)
+    return _image(path, Path(path).read_bytes)
+
+
+def _image(name: str, read: Callable[[], bytes]) -> Source:
+    return Source(name=name, kind="image", frames=lambda: iter([lambda: _read_image(name, read)]))
+
+
+def _read_image(name: str, read: Callable[[], bytes]) -> Frame:
+    try:
+        picture = decode_picture(read(), name)
+    except OSError as error:
+        return Frame(source=name, problem=f"cannot be read ({error.strerror or error})")
+    except BadImageError as error:
+        return Frame(source=name, problem=error.reason)
+    return Frame(
+        source=name,
+        image=picture.image,
+        problem="is animated: only its first picture was read" if picture.animated else None,
+    )
+
+
+def _video(path: str) -> Source:
+    video = cv2.VideoCapture(path)
+    count, fps = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
+    video.release()
+    return Source(
+        name=path,
+        kind="video",
+        frames=lambda: _video_frames(path),
+        count=count if count > 0 else None,
+        fps=fps if fps > 0 else None,
+    )
+
+
+def _video_frames(path: str) -> Iterator[Load]:
+    video = cv2.VideoCapture(path)
+    try:
+        if not video.isOpened():
+            yield lambda: Frame(source=path, problem=_why_no_video(path))
+            return
+        fps = video.get(cv2.CAP_PROP_FPS)
+        number, last_time = 0, -1.0
+        while True:
+            found, image = video.read()
+            if not found:
+                break
+            time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if time_s <= last_time:  # the file has no times: its rate is all there is
+                time_s = last_time + (1 / fps if fps > 0 else 1 / 25) if number else 0.0
+            frame = Frame(source=path, number=number, time_s=time_s, image=image)
+            yield lambda frame=frame: frame
+            number, last_time = number + 1, time_s
+        promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        if number < promised - 2:  # containers miscount by one or two
+            problem = f"ends after {number} of {promised} frames"
+            yield lambda: Frame(source=path, number=number, time_s=max(last_time, 0.0), problem=problem)
+        elif number == 0:
+            yield lambda: Frame(source=path, problem="holds no frame that decodes")
+    finally:
+        video.release()
+
+
+def _why_no_video(path: str) -> str:
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return f"({size} bytes) does not open as a video"
+
+
+def _camera_frames(number: int) -> Iterator[Load]:
+    """Newest frame first: those that come while one is worked on are dropped, so that no delay builds up."""
+    camera = cv2.VideoCapture(number)
+    if not camera.isOpened():
+        camera.release()
+        raise InputError(f"there is no camera {number}, or another program uses it: try another number")
+    newest = _Newest(camera)
+    try:
+        number_of_frame, start = 0, time.monotonic()
+        while (image := newest.take()) is not None:
+            now = time.monotonic() - start
+            frame = Frame(source=f"camera {number}", number=number_of_frame, time_s=now, image=image)
+            yield lambda frame=frame: frame
+            number_of_frame += 1
+        yield lambda: Frame(
+            source=f"camera {number}", number=number_of_frame, time_s=time.monotonic() - start, problem="was lost"
+        )
+    finally:
+        newest.stop()
+
+
+class _Newest:
+    """Reads a camera in a thread of its own and keeps the latest frame only."""
+
+    def __init__(self, camera: cv2.VideoCapture) -> None:
+        self._camera = camera
+        self._image: np.ndarray | None = None
+        self._changed = threading.Condition()
+        self._open = True
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def take(self) -> np.ndarray | None:
+        """Wait for a frame that was not taken yet; None once the camera is lost."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._image is not None or not self._open, timeout=CAMERA_SILENCE_S)
+            image, self._image = self._image, None
+            return image
+
+    def stop(self) -> None:
+        """Let the camera go."""
+        self._open = False
+        self._thread.join(timeout=CAMERA_SILENCE_S)
+        self._camera.release()
+
+    def _read(self) -> None:
+        while self._open:
+            found, image = self._camera.read()
+            with self._changed:
+                self._open &= found
+                self._image = image if found else self._image
+                self._changed.notify()

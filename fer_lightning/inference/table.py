@@ -1,0 +1,155 @@
+"""The prediction table: a row a face, and a row for each picture or frame without one."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from io import RawIOBase, StringIO
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from fer_lightning.atomic import replacing
+from fer_lightning.inference.predictor import Face, Prediction
+
+Status = Literal["ok", "no_face", "unreadable", "low_confidence"]
+Row = dict[str, Any]
+FORMATS = ("csv", "jsonl", "parquet")
+WHERE = ("source", "frame", "time_s", "face", "track", "x", "y", "width", "height", "detector_score")
+
+
+def columns(class_names: Sequence[str], *, smoothed: bool) -> list[str]:
+    """Names in order; with smoothing, `raw_p_<class>` holds the frame's own probabilities."""
+    raw = [f"raw_p_{name}" for name in class_names] if smoothed else []
+    return [*WHERE, "emotion", "confidence", *(f"p_{name}" for name in class_names), *raw, "status"]
+
+
+def rows(prediction: Prediction, *, abstain_below: float = 0.0) -> list[Row]:
+    """A row a face, or one that says why there is none. What a row leaves out is missing there.
+
+    Args:
+        prediction: Of one frame.
+        abstain_below: A face whose confidence is lower gets the status `low_confidence`.
+    """
+    frame = prediction.frame
+    where: Row = {"source": printable(frame.source), "frame": frame.number, "time_s": _rounded(frame.time_s, 3)}
+    if not prediction.faces:
+        return [where | {"status": "no_face" if prediction.readable else "unreadable"}]
+    return [where | {"face": number} | _face_cells(face, abstain_below) for number, face in enumerate(prediction.faces)]
+
+
+def _face_cells(face: Face, abstain_below: float) -> Row:
+    box = {name: _rounded(getattr(face.box, name), 1) for name in ("x", "y", "width", "height")}
+    raw = face.raw_probabilities or {}
+    return {
+        "track": face.track,
+        **box,
+        "detector_score": _rounded(face.box.score, 3),
+        "emotion": face.emotion,
+        "confidence": _rounded(face.confidence, 6),
+        **{f"p_{name}": _rounded(value, 6) for name, value in face.probabilities.items()},
+        **{f"raw_p_{name}": _rounded(value, 6) for name, value in raw.items()},
+        "status": "ok" if face.confidence >= abstain_below else "low_confidence",
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def printable(name: str) -> str:
+    """A file's name as valid text, whatever bytes it is made of."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+class TableWriter(Protocol):
+    """Takes rows as they come."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append; an OSError leaves the table at the rows of the calls before."""
+        ...
+
+
+@contextmanager
+def table_writer(path: Path, names: Sequence[str]) -> Iterator[TableWriter]:
+    """Write a table in the format of the path's suffix, under a temporary name until the block ends."""
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            with _ParquetWriter(temporary, names) as writer:
+                yield writer
+        else:
+            with temporary.open("wb", buffering=0) as file:
+                yield CsvWriter(file, names) if path.suffix == ".csv" else JsonlWriter(file, names)
+
+
+class _TextWriter:
+    def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
+        self.names = names
+        self._file = file
+        self._complete = 0
+
+    def _write(self, text: str) -> None:
+        data = text.encode()
+        try:
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
+        except OSError:
+            self._file.truncate(self._complete)  # a full disk took part of it
+            raise
+        self._complete += len(data)
+
+
+class CsvWriter(_TextWriter):
+    """Commas, a header, nothing where a row leaves something out."""
+
+    def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
+        super().__init__(file, names)
+        self._write(",".join(names) + "\n")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append."""
+        text = StringIO()
+        csv.DictWriter(text, self.names, restval="", lineterminator="\n").writerows(rows)
+        self._write(text.getvalue())
+
+
+class JsonlWriter(_TextWriter):
+    """A JSON object a line, null where a row leaves something out."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append; nothing is held back, so that a reader at the end of a pipe need not wait."""
+        self._write("".join(json.dumps({name: row.get(name) for name in self.names}) + "\n" for row in rows))
+
+
+class _ParquetWriter:
+    """Rows in groups: one a call would make a file of headers."""
+
+    GROUP = 4096
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        types = {"source": pa.string(), "emotion": pa.string(), "status": pa.string()}
+        types |= {"frame": pa.int64(), "face": pa.int64(), "track": pa.int64()}
+        self._schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._to_table = pa.Table.from_pylist
+        self._waiting: list[Row] = []
+
+    def write(self, rows: Iterable[Row]) -> None:
+        self._waiting += rows
+        if len(self._waiting) >= self.GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(self._to_table(self._waiting, schema=self._schema))
+            self._waiting = []
+
+    def __enter__(self) -> "_ParquetWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()

@@ -1,0 +1,63 @@
+"""A video's emotions over time, as one picture."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from fer_lightning.atomic import replacing
+from fer_lightning.inference.predictor import Prediction
+
+MOST_PEOPLE = 6  # in one picture; who is seen longest comes first
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
+
+
+class Timeline:
+    """Collects a video's probabilities frame by frame, and plots each person's as stacked areas."""
+
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+        self._times: defaultdict[int, list[float]] = defaultdict(list)
+        self._probabilities: defaultdict[int, list[list[float]]] = defaultdict(list)
+
+    def add(self, prediction: Prediction) -> None:
+        """Take the next frame."""
+        for face in prediction.faces:
+            self._times[face.track].append(prediction.frame.time_s or 0.0)
+            self._probabilities[face.track].append(list(face.probabilities.values()))
+
+    def write(self, path: Path, title: str) -> bool:
+        """Plot to a PNG; False where there was no face to plot."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        people = sorted(self._times, key=lambda track: -len(self._times[track]))[:MOST_PEOPLE]
+        if not people:
+            return False
+        figure, axes = plt.subplots(
+            len(people), 1, figsize=(10, 0.9 + 1.7 * len(people)), sharex=True, squeeze=False, layout="constrained"
+        )
+        for axis, track in zip(axes[:, 0], people, strict=True):
+            times, probabilities = self._with_gaps(track)
+            axis.stackplot(times, probabilities.T, labels=self.class_names, colors=COLOURS)
+            axis.set(ylabel=f"person {track}", ylim=(0, 1), yticks=(0, 0.5, 1))
+        axes[-1, 0].set_xlabel("time in s")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        hidden = len(self._times) - len(people)
+        figure.suptitle(title + (f" ({hidden} more people were seen more briefly)" if hidden else ""), fontsize=10)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120)
+        plt.close(figure)
+        return True
+
+    def _with_gaps(self, track: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times and probabilities, with nothing where the person was out of sight for longer than a few frames."""
+        times, probabilities = np.array(self._times[track]), np.array(self._probabilities[track])
+        if len(times) < 2:
+            return times, probabilities
+        steps = np.diff(times)
+        gaps = np.flatnonzero(steps > 5 * np.median(steps)) + 1
+        return np.insert(times, gaps, times[gaps]), np.insert(probabilities, gaps, np.nan, axis=0)

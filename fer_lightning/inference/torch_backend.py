@@ -1,0 +1,71 @@
+"""A checkpoint run by torch, without Lightning.   Shapes: N faces, C channels, S side in pixels, K classes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.errors import InputError
+from fer_lightning.inference.model_card import ModelCard
+from fer_lightning.models import create_model
+
+
+class TorchBackend:
+    """A checkpoint of an ExpressionClassifier.
+
+    Args:
+        path: A run's best.ckpt or last.ckpt.
+        device: `auto` takes a GPU if there is one.
+
+    Raises:
+        InputError: The file cannot be used, or there is no GPU where one is asked for.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("no GPU that CUDA can use was found: use --device cpu")
+        self._device = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
+        checkpoint = load_checkpoint(path)
+        self.card = card_of(checkpoint)
+        self._net = net_of(checkpoint, str(path)).to(self._device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Map float32 (N, C, S, S) to float32 (N, K)."""
+        return self._net(torch.from_numpy(images).to(self._device)).float().cpu().numpy()
+
+
+def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
+    """What a checkpoint says of itself."""
+    hyper_parameters = checkpoint["hyper_parameters"]
+    scores = {
+        state["monitor"]: float(state["best_model_score"])
+        for state in checkpoint.get("callbacks", {}).values()
+        if state.get("monitor") and state.get("best_model_score") is not None
+    }
+    names = ("class_names", "preprocess", "crop_margin", "temperature", "training")
+    facts = {name: hyper_parameters[name] for name in names if name in hyper_parameters}
+    return ModelCard.from_facts(**facts, metrics=scores)
+
+
+def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
+    """The network of a checkpoint, ready to predict; InputError where its weights are for another one."""
+    hyper_parameters, preprocess = checkpoint["hyper_parameters"], checkpoint["hyper_parameters"]["preprocess"]
+    net = create_model(
+        **hyper_parameters["net"],
+        num_classes=len(hyper_parameters["class_names"]),
+        in_channels=preprocess["channels"],
+        image_size=preprocess["size"],
+    )
+    weights = {key.removeprefix("net."): value for key, value in checkpoint["state_dict"].items()}
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{name} holds weights of another network than it says: {' '.join(str(error).split())}"
+        ) from error
+    return net.eval()

@@ -1,0 +1,298 @@
+"""`fer-predict SOURCE...`: faces and emotions from photos, folders, video and webcam, as a table and as pictures."""
+
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference.pictures import drawn
+from fer_lightning.inference.predictor import Prediction, Predictor
+from fer_lightning.inference.results import Results
+from fer_lightning.inference.sources import Source, open_sources
+from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
+
+MOST_LINES = 10  # of a list in the terminal
+WINDOW = "fer-predict (q to leave)"
+
+
+class Save(StrEnum):
+    """What is written beside the table."""
+
+    table = "table"
+    images = "images"
+    video = "video"
+    all = "all"
+
+
+class DetectorName(StrEnum):
+    """How faces are found."""
+
+    haar = "haar"
+    mtcnn = "mtcnn"
+    none = "none"
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class Tally:
+    """What was seen so far."""
+
+    frames: int = 0
+    faces: int = 0
+    no_face: int = 0
+    unreadable: int = 0
+    problems: list[str] = field(default_factory=list)
+    first: list[Prediction] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    stopped_by: str | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self.faces += len(prediction.faces)
+        self.no_face += prediction.readable and not prediction.faces
+        self.unreadable += not prediction.readable
+        if prediction.frame.problem and len(self.problems) <= MOST_LINES:
+            self.problems.append(f"{prediction.frame.source} {prediction.frame.problem}")
+        if len(self.first) < MOST_LINES:
+            self.first.append(Prediction(frame=prediction.frame.without_image(), faces=prediction.faces))
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+
+class _Left(Exception):
+    """`q` was pressed in the window."""
+
+
+def main(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Images, folders, glob patterns, videos, camera numbers, or - for stdin."
+        ),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX model file, a .ckpt, or a run's folder. Default: the newest finished run."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results. Default: outputs/predictions/<date>_<time>.")
+    ] = None,
+    save: Annotated[
+        Save, typer.Option(help="What to write beside the table: pictures with the faces marked.")
+    ] = Save.table,
+    format_: Annotated[
+        str, typer.Option("--format", help="Of the table: csv, jsonl, parquet, or several with commas.")
+    ] = "csv",
+    detector: Annotated[
+        DetectorName, typer.Option(help="none: each image is a face crop already.")
+    ] = DetectorName.haar,
+    min_face: Annotated[
+        float, typer.Option(help="Smallest face, in pixels, or up to 1 as a fraction of the shorter side.")
+    ] = 0.1,
+    max_side: Annotated[int, typer.Option(min=36, help="Search a picture at most this large, in pixels.")] = 1280,
+    profile: Annotated[bool, typer.Option("--profile", help="Look for faces seen from the side too; slower.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces that go through the network together.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode and detect. Default: one a core.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Of the network.")] = Device.auto,
+    smooth: Annotated[
+        float, typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.")
+    ] = 0.3,
+    abstain_below: Annotated[
+        float, typer.Option(min=0, max=1, help="Confidence under which a face's status is low_confidence.")
+    ] = 0.0,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse images with more, before decoding them.")
+    ] = 100_000_000,
+    anonymize: Annotated[bool, typer.Option("--anonymize", help="Hide the faces in every written picture.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show what is seen in a window.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Rows as JSON lines on stdout, and nothing else there.")
+    ] = False,
+) -> None:
+    """Find faces and read their expressions. Everything stays on this machine."""
+    formats = tuple(format_.split(","))
+    if unknown := set(formats) - set(FORMATS):
+        raise typer.BadParameter(f"--format {', '.join(sorted(unknown))}: there is {', '.join(FORMATS)}")
+    if min_face <= 0:
+        raise typer.BadParameter(f"--min-face must be above 0, got {min_face}")
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
+    console = Console(stderr=True, quiet=quiet)
+    try:
+        predictor = Predictor(
+            model,
+            detector=detector.value,
+            min_face=min_face,
+            max_side=max_side,
+            profile=profile,
+            batch_size=batch_size,
+            workers=workers,
+            device=device.value,
+        )
+        found = open_sources(sources)
+        if not found:
+            raise InputError(f"no image or video was found in {', '.join(sources)}")
+        _introduce(console, predictor)
+        moving = any(source.kind != "image" for source in found)
+        names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
+        results = Results(
+            output or (None if json_ else Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")),
+            names,
+            predictor.card.class_names,
+            formats=formats,
+            pictures=save in (Save.images, Save.all),
+            videos=save in (Save.video, Save.all),
+            smooth_s=smooth,
+            abstain_below=abstain_below,
+            anonymous=anonymize,
+            extra_tables=[JsonlWriter(sys.stdout.buffer.raw, names)] if json_ else [],
+        )
+        tally = _predict(predictor, found, results, console, show=show)
+    except (InputError, OSError) as error:
+        _fail(error)
+    _summarise(console, tally, results)
+    if tally.unreadable == tally.frames:
+        _fail(InputError("nothing could be read"))
+    if tally.stopped_by:
+        _fail(InputError(tally.stopped_by))
+
+
+def _predict(predictor: Predictor, sources: list[Source], results: Results, console: Console, *, show: bool) -> Tally:
+    """Go through all sources; what stops it midway, Ctrl-C or a full disk, leaves what was done."""
+    tally = Tally()
+    keep_images = results.pictures or results.videos or show
+    with ExitStack() as stack:
+        stack.enter_context(results)
+        progress = stack.enter_context(_progress(console))
+        task = progress.add_task("Reading", total=_total(sources), rate="")
+        try:
+            for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else source.name):
+                members = list(group)
+                add = results.add_picture
+                if kind != "image":
+                    add = stack.enter_context(results.video(members[0])).add
+                frames = chain.from_iterable(source.frames() for source in members)
+                live = members[0].kind == "camera"
+                for prediction in predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live):
+                    prediction = add(prediction)
+                    tally.add(prediction)
+                    progress.update(task, advance=1, rate=f"{tally.frames / tally.seconds:.1f}/s")
+                    if show:
+                        _show(prediction, anonymous=results.anonymous)
+        except (KeyboardInterrupt, _Left):
+            console.print("Stopped; what was done until here is kept.")
+        except OSError as error:
+            tally.stopped_by = (
+                f"stopped after {tally.frames} images, which are kept: {error.strerror or error} "
+                f"({results.folder}); make room there, or choose another --output"
+            )
+    return tally
+
+
+def _introduce(console: Console, predictor: Predictor) -> None:
+    """Say which model speaks, and whether it knows real faces."""
+    card = predictor.card
+    dataset = card.training.get("dataset", "an unknown dataset")
+    score = next((f", {name} {value:.1%}" for name, value in card.metrics.items() if name.endswith("/acc")), "")
+    console.print(f"Model: {escape(str(predictor.model_path))} (trained on {dataset}{score})", soft_wrap=True)
+    if dataset == "synthetic":
+        console.print("[yellow]It was trained on drawn faces only: do not trust it on real ones.[/yellow]")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _total(sources: list[Source]) -> int | None:
+    counts = [source.count for source in sources]
+    return None if None in counts else sum(counts)
+
+
+def _show(prediction: Prediction, *, anonymous: bool) -> None:
+    if not prediction.readable:
+        return
+    try:
+        cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
+    except cv2.error as error:
+        raise InputError(
+            "this OpenCV cannot open windows: leave --show away, or install opencv-python in place of "
+            "opencv-python-headless, on a machine with a screen"
+        ) from error
+    if cv2.waitKey(1) == ord("q"):
+        raise _Left
+
+
+def _summarise(console: Console, tally: Tally, results: Results) -> None:
+    for problem in tally.problems[:MOST_LINES]:
+        console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
+    if len(tally.problems) > MOST_LINES:
+        console.print("[yellow]... and more: see problems.csv[/yellow]")
+    if tally.frames <= MOST_LINES and tally.faces:
+        console.print(_faces_table(tally.first))
+    console.print(
+        f"{tally.frames} images, {tally.faces} faces, {tally.no_face} without a face, {tally.unreadable} unreadable, "
+        f"in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
+    )
+    if results.folder is not None:
+        console.print(f"Results: [bold]{escape(str(results.folder))}[/bold]", soft_wrap=True)
+
+
+def _faces_table(predictions: list[Prediction]) -> Table:
+    table = Table("source", "face", "emotion", "confidence", "next")
+    for prediction in predictions:
+        for number, face in enumerate(prediction.faces):
+            second = sorted(face.probabilities, key=face.probabilities.__getitem__)[-2]
+            runner_up = f"{second} {face.probabilities[second]:.0%}"
+            source = escape(Path(prediction.frame.source).name)
+            table.add_row(source, str(number), face.emotion, f"{face.confidence:.0%}", runner_up)
+    return table
+
+
+def _fail(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def run() -> None:
+    """The command's entry."""
+    typer.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,134 @@
+"""From a checkpoint to a model file that says of itself how to use it."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fer_lightning import export as export_module
+from fer_lightning.errors import InputError
+from fer_lightning.export import export
+from fer_lightning.inference.backends import OnnxBackend, load_backend
+from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.preprocess import Preprocess
+
+
+@pytest.fixture
+def checkpoint(finished_run):
+    return finished_run / "checkpoints" / "best.ckpt"
+
+
+def test_a_model_file_predicts_as_its_checkpoint_at_every_batch_size(checkpoint, onnx_model):
+    faces = np.random.default_rng(0).random((5, 1, 48, 48), dtype=np.float32)
+    one, other = load_backend(checkpoint, device="cpu"), load_backend(onnx_model)
+    for count in (1, 5):
+        np.testing.assert_allclose(other.logits(faces[:count]), one.logits(faces[:count]), atol=1e-4)
+
+
+def test_a_model_file_carries_classes_preprocessing_training_and_metrics(onnx_model, finished_run):
+    card = load_backend(onnx_model).card
+    assert card.class_names == FER2013_CLASSES
+    assert card.preprocess == Preprocess()
+    assert (card.crop_margin, card.temperature) == (0.0, 1.0)
+    assert card.training["dataset"] == "synthetic"
+    assert card.metrics == json.loads((finished_run / "result.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize(("precision", "smaller"), [("float16", 1.9), ("int8", 3.5)])
+def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
+    checkpoint, onnx_model, tmp_path, monkeypatch, precision, smaller
+):
+    # After one epoch probabilities are close to each other, so that small changes turn more classes than they would.
+    monkeypatch.setitem(export_module.CHANGED_CLASSES, precision, 0.2)
+    parity = export(checkpoint, tmp_path / "small.onnx", precision)
+    assert parity.largest_change < 0.1
+    assert onnx_model.stat().st_size / (tmp_path / "small.onnx").stat().st_size > smaller
+    assert load_backend(tmp_path / "small.onnx").card.class_names == FER2013_CLASSES
+
+
+def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(export_module.LARGEST_CHANGE, "float32", 0.0)
+    with pytest.raises(InputError, match="not written: .* moves a probability by .* use another --precision"):
+        export(checkpoint, tmp_path / "model.onnx", "float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_without_its_run_is_refused(checkpoint, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    lonely = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    lonely.write_bytes(checkpoint.read_bytes())
+    with pytest.raises(InputError, match="holds no result.json: give a checkpoint in the folder of its finished run"):
+        export(lonely, tmp_path / "model.onnx", "float32")
+
+
+class TestForeignModels:
+    """What is refused as a model file, and how."""
+
+    @pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000)], ids=["empty", "text", "zeros"])
+    def test_something_else(self, tmp_path, content):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"model.onnx \({len(content):,} bytes\) is damaged or not an ONNX model"):
+            load_backend(path)
+
+    def test_a_file_cut_short(self, tmp_path, onnx_model):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(onnx_model.read_bytes()[:-100_000])
+        with pytest.raises(InputError, match="is damaged or not an ONNX model"):
+            load_backend(path)
+
+    def test_a_model_that_does_not_describe_itself(self, tmp_path, onnx_model):
+        model = onnx.load(onnx_model)
+        del model.metadata_props[:]
+        onnx.save(model, tmp_path / "plain.onnx")
+        with pytest.raises(
+            InputError, match="does not say its classes and preprocessing: make such files with fer-exp"
+        ):
+            load_backend(tmp_path / "plain.onnx")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                {"preprocess": Preprocess(size=64).to_dict()},
+                r"takes \[1, 48, 48\] .* but its description says \[1, 64, 64\]",
+            ),
+            ({"class_names": ["a", "b"]}, r"gives \[7\], but its description says .* \[2\]"),
+            ({"class_names": ["a", "a"]}, "are not two or more different ones"),
+            ({"temperature": 0}, "temperature must be above 0"),
+            ({"bogus": 1}, "does not describe itself as fer-export makes a model do"),
+        ],
+    )
+    def test_a_description_that_is_not_the_networks(self, tmp_path, onnx_model, change, message):
+        model = onnx.load(onnx_model)
+        facts = json.loads(OnnxBackend(onnx_model).card.to_json()) | change
+        onnx.helper.set_model_props(model, {KEY: json.dumps(facts)})
+        onnx.save(model, tmp_path / "odd.onnx")
+        with pytest.raises(InputError, match=message):
+            load_backend(tmp_path / "odd.onnx")
+
+    def test_weights_in_another_file_are_not_fetched(self, tmp_path, onnx_model):
+        onnx.save(onnx.load(onnx_model), tmp_path / "split.onnx", save_as_external_data=True, location="elsewhere.bin")
+        assert (tmp_path / "elsewhere.bin").exists()
+        with pytest.raises(InputError, match="is damaged or not an ONNX model"):
+            load_backend(tmp_path / "split.onnx")
+
+    def test_another_kind_of_file(self, tmp_path):
+        (tmp_path / "model.pt").touch()
+        with pytest.raises(InputError, match=r"model.pt is no model file: one ends in .onnx or .ckpt"):
+            load_backend(tmp_path / "model.pt")
+
+    def test_a_checkpoint_whose_weights_are_anothers(self, tmp_path, finished_run):
+        checkpoint = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
+        checkpoint["hyper_parameters"]["net"]["kernel_size"] = 5
+        torch.save(checkpoint, tmp_path / "odd.ckpt")
+        with pytest.raises(InputError, match="holds weights of another network than it says"):
+            load_backend(tmp_path / "odd.ckpt")
+
+
+def test_a_card_travels_as_text():
+    card = ModelCard(class_names=("a", "b"), preprocess=Preprocess(size=64), temperature=1.5, metrics={"val/acc": 0.5})
+    assert ModelCard.from_json(card.to_json(), "file") == card

@@ -1,0 +1,92 @@
+"""What people's image files hold, and what becomes of it."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_lightning.images import BadImageError, decode_picture
+
+HALVES = np.zeros((40, 60, 3), np.uint8)
+HALVES[:20] = (30, 60, 200)  # RGB: the upper half is blue, the lower black
+
+
+def saved(image: Image.Image, format_: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+PICTURE = Image.fromarray(HALVES)
+SIXTEEN_BITS = cv2.imencode(".png", HALVES[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+KINDS = {
+    "JPEG": saved(PICTURE, "JPEG", quality=95),
+    "CMYK JPEG": saved(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "16-bit PNG": SIXTEEN_BITS,
+    "palette PNG": saved(PICTURE.quantize(8), "PNG"),
+    "RGBA PNG": saved(PICTURE.convert("RGBA"), "PNG"),
+    "GIF": saved(PICTURE, "GIF"),
+    "WebP": saved(PICTURE, "WEBP", lossless=True),
+    "TIFF": saved(PICTURE, "TIFF"),
+    "BMP": saved(PICTURE, "BMP"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_becomes_blue_green_red_bytes(kind):
+    picture = decode_picture(KINDS[kind], "file")
+    assert picture.image.dtype == np.uint8
+    assert picture.image.shape == (40, 60, 3)
+    assert np.abs(picture.image[5, 5].astype(int) - (200, 60, 30)).max() < 12
+    assert picture.image[35, 5].max() < 12
+    assert not picture.animated
+
+
+def test_a_gray_picture_has_three_equal_channels():
+    image = decode_picture(saved(PICTURE.convert("L"), "JPEG"), "file").image
+    assert image.shape == (40, 60, 3)
+    assert (image == image[..., :1]).all()
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP"])
+def test_of_an_animation_the_first_picture_is_read(format_):
+    red = Image.fromarray(np.full_like(HALVES, (200, 0, 0)))
+    picture = decode_picture(saved(PICTURE, format_, save_all=True, append_images=[red]), "file")
+    assert picture.animated
+    assert picture.image[5, 5].argmax() == 0
+
+
+def test_a_picture_stands_as_its_exif_says():
+    exif = Image.Exif()
+    exif[0x112] = 6  # the camera was held on its side: turn clockwise
+    image = decode_picture(saved(PICTURE, "JPEG", exif=exif), "file").image
+    assert image.shape == (60, 40, 3)
+    assert image[5, 35, 0] > 150
+    assert image[5, 5].max() < 12
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", r"\(0 bytes\) does not decode"),
+        (b"Dear diary", r"\(10 bytes\) does not decode"),
+        (KINDS["JPEG"][:-30], "is cut short|does not decode"),
+    ],
+    ids=["empty", "text", "truncated"],
+)
+def test_what_does_not_decode_is_told(data, reason):
+    with pytest.raises(BadImageError, match=reason):
+        decode_picture(data, "file")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    bomb = saved(Image.new("1", (20_000, 20_000)), "PNG")
+    with pytest.raises(BadImageError, match=r"more than [\d,]+ pixels, the limit \(--max-pixels\)"):
+        decode_picture(bomb, "file")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60)
+    assert decode_picture(KINDS["JPEG"], "file").image.shape == (40, 60, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 - 1)
+    with pytest.raises(BadImageError, match="more than 2,399 pixels"):
+        decode_picture(KINDS["JPEG"], "file")
