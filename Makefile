@@ -14,6 +14,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --editable . --group dev
+	@# A server may lack the libGL that opencv-python's windows need.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-config --reinstall 'opencv-python-headless>=4.12,<5'
 	touch $@
 
 demo: $(READY)
@@ -32,3 +34,4 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m fer_lightning.bench
+	$(BIN)/python -m fer_lightning.bench_predict

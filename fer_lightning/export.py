@@ -9,8 +9,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -74,18 +75,19 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         InputError: The checkpoint cannot be used, its faces are not found, or the model differs too much from it.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    card = card_of(checkpoint)
-    datamodule = _data_of(_run_folder(checkpoint_path))
+    result = _result_of(_run_folder(checkpoint_path))
+    card = replace(card_of(checkpoint), metrics=result["metrics"])  # all that the finished run measured
+    datamodule: FaceDataModule = config.instantiate(result["config"]["data"])
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
     faces = _some_faces(datamodule, unseen)
-    model = _convert(net_of(checkpoint, str(checkpoint_path)), card)
+    model = to_onnx(net_of(checkpoint, str(checkpoint_path)), card)
     if precision == "float16":
         model = convert_float_to_float16(model, keep_io_types=True)
     elif precision == "int8":
         model = _quantised(model, _some_faces(datamodule, "train"))
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / "candidate.onnx"
-        candidate.write_bytes(_describe(model, card, _run_folder(checkpoint_path)).SerializeToString())
+        candidate.write_bytes(described(model, card))
         before, after = TorchBackend(checkpoint_path, device="cpu"), OnnxBackend(candidate, device="cpu")
         parity = _compare(before.logits, after.logits, faces)
         _print(checkpoint_path, candidate, precision, parity, [_latency(run.logits, faces) for run in (before, after)])
@@ -106,15 +108,14 @@ def _run_folder(checkpoint: Path) -> Path:
     return checkpoint.absolute().parent.parent
 
 
-def _data_of(run: Path) -> FaceDataModule:
-    """The faces that a run was trained and measured on."""
-    result = run / "result.json"
-    if not result.is_file():
+def _result_of(run: Path) -> dict[str, Any]:
+    path = run / "result.json"
+    if not path.is_file():
         raise InputError(
             f"{run} holds no result.json: give a checkpoint in the folder of its finished run, which names the faces "
             "to compare on"
         )
-    return config.instantiate(json.loads(result.read_text())["config"]["data"])
+    return json.loads(path.read_text())
 
 
 def _some_faces(datamodule: FaceDataModule, stage: str) -> Faces:
@@ -124,7 +125,8 @@ def _some_faces(datamodule: FaceDataModule, stage: str) -> Faces:
     return Faces(batch.images.numpy(), batch.targets.numpy())
 
 
-def _convert(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
+def to_onnx(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
+    """Convert a network to ONNX, for any number of faces at once."""
     size, channels = card.preprocess.size, card.preprocess.channels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own insides
@@ -158,12 +160,10 @@ class _Calibration(CalibrationDataReader):
         return None if batch is None else {"images": batch}
 
 
-def _describe(model: onnx.ModelProto, card: ModelCard, run: Path) -> onnx.ModelProto:
-    """Put the card into the file, with all that the finished run measured."""
-    metrics = json.loads((run / "result.json").read_text())["metrics"]
-    facts = ModelCard(**{**vars(card), "metrics": metrics})
-    onnx.helper.set_model_props(model, {KEY: facts.to_json()})
-    return model
+def described(model: onnx.ModelProto, card: ModelCard) -> bytes:
+    """The model's file, with its card in it."""
+    onnx.helper.set_model_props(model, {KEY: card.to_json()})
+    return model.SerializeToString()
 
 
 def _compare(before: Callable, after: Callable, faces: Faces) -> Parity:
@@ -200,7 +200,9 @@ def _print(checkpoint: Path, candidate: Path, precision: str, parity: Parity, la
 
 def run() -> None:
     """The command's entry."""
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """`fer-predict SOURCE...`: faces and emotions from photos, folders, video and webcam, as a table and as pictures."""
 
+import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +25,7 @@ from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
+from fer_lightning.inference.views import Match, fuse, open_views, together
 
 MOST_LINES = 10  # of a list in the terminal
 WINDOW = "fer-predict (q to leave)"
@@ -51,6 +54,13 @@ class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class MatchName(StrEnum):
+    """Which faces of several views are one person's."""
+
+    largest = "largest"
+    order = "order"
 
 
 @dataclass
@@ -126,6 +136,12 @@ def main(
     abstain_below: Annotated[
         float, typer.Option(min=0, max=1, help="Confidence under which a face's status is low_confidence.")
     ] = 0.0,
+    views: Annotated[
+        bool, typer.Option("--views", help="The sources show one scene: also say what they show together.")
+    ] = False,
+    match: Annotated[
+        MatchName, typer.Option(help="Who is who across views: the largest face of each, or from left to right.")
+    ] = MatchName.largest,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse images with more, before decoding them.")
     ] = 100_000_000,
@@ -143,8 +159,10 @@ def main(
     if min_face <= 0:
         raise typer.BadParameter(f"--min-face must be above 0, got {min_face}")
     Image.MAX_IMAGE_PIXELS = max_pixels
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
     console = Console(stderr=True, quiet=quiet)
+    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: PTH123, SIM115 - it stays open
     try:
         predictor = Predictor(
             model,
@@ -156,7 +174,8 @@ def main(
             workers=workers,
             device=device.value,
         )
-        found = open_sources(sources)
+        moments = open_views(sources) if views else []
+        found = list(chain.from_iterable(moments)) if views else open_sources(sources)
         if not found:
             raise InputError(f"no image or video was found in {', '.join(sources)}")
         _introduce(console, predictor)
@@ -172,9 +191,14 @@ def main(
             smooth_s=smooth,
             abstain_below=abstain_below,
             anonymous=anonymize,
-            extra_tables=[JsonlWriter(sys.stdout.buffer.raw, names)] if json_ else [],
+            extra_tables=[JsonlWriter(stdout, names)] if json_ else [],
         )
-        tally = _predict(predictor, found, results, console, show=show)
+        keep_images = results.pictures or results.videos or show
+        if views:
+            stream = _all_views(predictor, moments, match.value, results, keep_images=keep_images)
+        else:
+            stream = _one_by_one(predictor, found, results, keep_images=keep_images)
+        tally = _predict(stream, results, console, None if views else _total(found), show=show)
     except (InputError, OSError) as error:
         _fail(error)
     _summarise(console, tally, results)
@@ -184,28 +208,19 @@ def main(
         _fail(InputError(tally.stopped_by))
 
 
-def _predict(predictor: Predictor, sources: list[Source], results: Results, console: Console, *, show: bool) -> Tally:
-    """Go through all sources; what stops it midway, Ctrl-C or a full disk, leaves what was done."""
+def _predict(
+    stream: Iterator[Prediction], results: Results, console: Console, total: int | None, *, show: bool
+) -> Tally:
+    """Go through all that is predicted; what stops it midway, Ctrl-C or a full disk, leaves what was done."""
     tally = Tally()
-    keep_images = results.pictures or results.videos or show
-    with ExitStack() as stack:
-        stack.enter_context(results)
-        progress = stack.enter_context(_progress(console))
-        task = progress.add_task("Reading", total=_total(sources), rate="")
+    with results, _progress(console) as progress:
+        task = progress.add_task("Reading", total=total, rate="")
         try:
-            for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else source.name):
-                members = list(group)
-                add = results.add_picture
-                if kind != "image":
-                    add = stack.enter_context(results.video(members[0])).add
-                frames = chain.from_iterable(source.frames() for source in members)
-                live = members[0].kind == "camera"
-                for prediction in predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live):
-                    prediction = add(prediction)
-                    tally.add(prediction)
-                    progress.update(task, advance=1, rate=f"{tally.frames / tally.seconds:.1f}/s")
-                    if show:
-                        _show(prediction, anonymous=results.anonymous)
+            for prediction in stream:
+                tally.add(prediction)
+                progress.update(task, advance=1, rate=f"{tally.frames / tally.seconds:.1f}/s")
+                if show:
+                    _show(prediction, anonymous=results.anonymous)
         except (KeyboardInterrupt, _Left):
             console.print("Stopped; what was done until here is kept.")
         except OSError as error:
@@ -213,7 +228,41 @@ def _predict(predictor: Predictor, sources: list[Source], results: Results, cons
                 f"stopped after {tally.frames} images, which are kept: {error.strerror or error} "
                 f"({results.folder}); make room there, or choose another --output"
             )
+        stream.close()  # finishes its videos before the tables are
     return tally
+
+
+def _one_by_one(
+    predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
+) -> Iterator[Prediction]:
+    """Pictures in one stream, so that they share batches; each video by itself."""
+    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else source.name):
+        members = list(group)
+        frames = chain.from_iterable(source.frames() for source in members)
+        live = members[0].kind == "camera"
+        predictions = predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live)
+        if kind == "image":
+            yield from map(results.add_picture, predictions)
+        else:
+            with results.video(members[0]) as video:
+                yield from map(video.add, predictions)
+
+
+def _all_views(
+    predictor: Predictor, views: list[list[Source]], match: Match, results: Results, *, keep_images: bool
+) -> Iterator[Prediction]:
+    """Each view's own rows and, given back, what they say together."""
+    for sources in views:
+        with ExitStack() as stack:
+            streams = []
+            for source in sources:
+                live = source.kind == "camera"
+                predictions = predictor.predict_all(source.frames(), keep_images=keep_images, wait_for_batch=not live)
+                moving = source.kind != "image"
+                add = stack.enter_context(results.video(source)).add if moving else results.add_picture
+                streams.append(map(add, predictions))
+            for moment in together(streams):
+                yield results.add_fused(fuse(moment, match=match))
 
 
 def _introduce(console: Console, predictor: Predictor) -> None:
@@ -245,7 +294,7 @@ def _total(sources: list[Source]) -> int | None:
 
 
 def _show(prediction: Prediction, *, anonymous: bool) -> None:
-    if not prediction.readable:
+    if prediction.frame.image is None:
         return
     try:
         cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
@@ -291,7 +340,9 @@ def _fail(error: Exception) -> None:
 
 def run() -> None:
     """The command's entry."""
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
 
 
 if __name__ == "__main__":

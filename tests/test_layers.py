@@ -21,7 +21,14 @@ LAYERS = [
     {"inference.torch_backend", "inference.mtcnn"},
     {"inference.backends", "inference.detectors", "inference.sources"},
     {"inference.predictor"},
-    {"inference.tracking", "inference.events", "inference.table", "inference.drawing", "inference.timeline"},
+    {
+        "inference.tracking",
+        "inference.events",
+        "inference.table",
+        "inference.drawing",
+        "inference.timeline",
+        "inference.views",
+    },
     {"inference.pictures"},
     {"inference.results"},
     {"predict"},
@@ -35,6 +42,7 @@ LAYERS = [
     {"config"},
     {"train"},
     {"bench", "export"},
+    {"bench_predict"},
 ]
 LEVEL = {f"fer_lightning.{name}": level for level, names in enumerate(LAYERS) for name in names}
 LEVEL["fer_lightning"] = -1

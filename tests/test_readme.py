@@ -5,12 +5,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
+from fer_lightning import export, predict
 from fer_lightning.config import CONF_DIR, check_keys, compose_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"^python -m fer_lightning\.train(.*)$", README, flags=re.MULTILINE)))
+PREDICTIONS = sorted(set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export) [^#`\n]*)", README, flags=re.MULTILINE)))
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
@@ -20,8 +23,23 @@ def test_every_training_command_composes(arguments):
     check_keys(compose_config(*sweeps))
 
 
-def test_there_are_training_commands_to_test():
+@pytest.mark.parametrize("line", PREDICTIONS)
+def test_every_option_of_a_prediction_command_exists(line):
+    command, *words = shlex.split(line)
+    parser = typer.main.get_command(typer_app({"fer-predict": predict.main, "fer-export": export.main}[command]))
+    known = {option for parameter in parser.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def typer_app(function) -> typer.Typer:
+    app = typer.Typer()
+    app.command()(function)
+    return app
+
+
+def test_there_are_commands_to_test():
     assert len(COMMANDS) >= 8
+    assert len(PREDICTIONS) >= 7
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make (\w+)", README))))

@@ -25,13 +25,13 @@ class Face:
     """A face and its expression.
 
     Attributes:
-        box: In pixels of the picture.
+        box: In pixels of the picture; None where several views were brought together.
         probabilities: Class name -> probability, in label order, adding up to 1.
         track: Number of the person within a video; None for pictures.
         raw_probabilities: Of this frame alone, where `probabilities` are smoothed over time; else None.
     """
 
-    box: Box
+    box: Box | None
     probabilities: dict[str, float]
     track: int | None = None
     raw_probabilities: dict[str, float] | None = None
@@ -53,6 +53,16 @@ class Prediction:
 
     frame: Frame
     faces: list[Face]
+    readable: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """A frame on its way: its faces' boxes, and for each a prepared crop, uint8 (S, S) or (S, S, 3)."""
+
+    frame: Frame
+    boxes: list[Box]
+    crops: list[np.ndarray]
     readable: bool = True
 
 
@@ -122,7 +132,7 @@ class Predictor:
             frame = next(source.frames())()
         if frame.image is None:
             raise InputError(f"{frame.source} {frame.problem}")
-        [prediction] = self._classify([self._find(frame, keep_image=False)])
+        [prediction] = self.classify([self.find(frame, keep_image=False)])
         return prediction.faces
 
     def predict_all(
@@ -140,31 +150,34 @@ class Predictor:
         if self.workers > 1:
             cv2.setNumThreads(1)  # a core each: threads within OpenCV's calls would only get into each other's way
 
-        def find(load: Load) -> _Found:
-            return self._find(load(), keep_image=keep_images)
+        def find(load: Load) -> Found:
+            return self.find(load(), keep_image=keep_images)
 
-        waiting: list[_Found] = []
+        waiting: list[Found] = []
         for found in _in_order(find, frames, workers=self.workers, ahead=2 * self.workers if wait_for_batch else 0):
             waiting.append(found)
             # Frames without a face must not pile up either.
             if not wait_for_batch or _count(waiting) >= self.batch_size or len(waiting) >= 2 * self.batch_size:
-                yield from self._classify(waiting)
+                yield from self.classify(waiting)
                 waiting = []
-        yield from self._classify(waiting)
+        yield from self.classify(waiting)
 
-    def _find(self, frame: Frame, *, keep_image: bool) -> "_Found":
+    def find(self, frame: Frame, *, keep_image: bool = False) -> Found:
+        """First half: where the faces of a frame are, cropped and prepared. Any thread may call it."""
         if frame.image is None:
-            return _Found(frame, [], [], readable=False)
-        card = self.card
+            return Found(frame, [], [], readable=False)
         boxes = self._detector.detect(frame.image)
-        whole = isinstance(self._detector, WholePicture)
-        crops = [
-            card.preprocess.prepare(frame.image if whole else square_crop(frame.image, box, margin=card.crop_margin))
-            for box in boxes
-        ]
-        return _Found(frame if keep_image else frame.without_image(), boxes, crops)
+        return Found(frame if keep_image else frame.without_image(), boxes, self.crops(frame.image, boxes))
 
-    def _classify(self, found: list["_Found"]) -> Iterator[Prediction]:
+    def crops(self, image: np.ndarray, boxes: list[Box]) -> list[np.ndarray]:
+        """What the network will see of each box, uint8 (S, S) or (S, S, 3)."""
+        card = self.card
+        if isinstance(self._detector, WholePicture):
+            return [card.preprocess.prepare(image)]
+        return [card.preprocess.prepare(square_crop(image, box, margin=card.crop_margin)) for box in boxes]
+
+    def classify(self, found: list[Found]) -> Iterator[Prediction]:
+        """Second half: the expressions of all faces of some frames, in full batches."""
         crops = [crop for each in found for crop in each.crops]
         probabilities = iter(self._probabilities(crops))
         for each in found:
@@ -181,27 +194,15 @@ class Predictor:
         return [dict(zip(card.class_names, row, strict=True)) for row in rows]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A frame on its way: boxes, and for each a prepared crop, uint8 (S, S) or (S, S, 3)."""
-
-    frame: Frame
-    boxes: list[Box]
-    crops: list[np.ndarray]
-    readable: bool = True
-
-
-def _count(found: list[_Found]) -> int:
+def _count(found: list[Found]) -> int:
     return sum(len(each.boxes) for each in found)
 
 
-def _in_order(
-    function: Callable[[Load], _Found], items: Iterable[Load], *, workers: int, ahead: int
-) -> Iterator[_Found]:
+def _in_order(function: Callable[[Load], Found], items: Iterable[Load], *, workers: int, ahead: int) -> Iterator[Found]:
     """Map in threads, `ahead` items beyond the one that is waited for, and give the results in the items' order."""
     items = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[_Found]] = deque()
+        running: deque[Future[Found]] = deque()
         try:
             while True:
                 running.extend(pool.submit(function, item) for item in islice(items, 1 + ahead - len(running)))

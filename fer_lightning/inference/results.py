@@ -86,6 +86,11 @@ class Results:
         self._add_rows(prediction)
         return prediction
 
+    def add_fused(self, prediction: Prediction) -> Prediction:
+        """Take what several views say together; there is no one picture to draw on."""
+        self._add_rows(prediction)
+        return prediction
+
     @contextmanager
     def video(self, source: Source) -> Iterator["VideoResults"]:
         """What one video or camera leaves; its events and timeline are written when the block ends, however it does."""

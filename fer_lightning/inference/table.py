@@ -38,12 +38,14 @@ def rows(prediction: Prediction, *, abstain_below: float = 0.0) -> list[Row]:
 
 
 def _face_cells(face: Face, abstain_below: float) -> Row:
-    box = {name: _rounded(getattr(face.box, name), 1) for name in ("x", "y", "width", "height")}
+    place: Row = {}
+    if face.box is not None:
+        place = {name: _rounded(getattr(face.box, name), 1) for name in ("x", "y", "width", "height")}
+        place["detector_score"] = _rounded(face.box.score, 3)
     raw = face.raw_probabilities or {}
     return {
         "track": face.track,
-        **box,
-        "detector_score": _rounded(face.box.score, 3),
+        **place,
         "emotion": face.emotion,
         "confidence": _rounded(face.confidence, 6),
         **{f"p_{name}": _rounded(value, 6) for name, value in face.probabilities.items()},

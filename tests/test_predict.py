@@ -1,0 +1,265 @@
+"""`fer-predict` as a person uses it: real and broken files, videos, streams, and what is left behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_lightning.labels import FER2013_CLASSES
+
+COLUMNS = [
+    "source", "frame", "time_s", "face", "track", "x", "y", "width", "height", "detector_score", "emotion",
+    "confidence", *(f"p_{name}" for name in FER2013_CLASSES), "status",
+]  # fmt: skip
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, limits and file names")
+
+
+@pytest.fixture
+def predict(onnx_model, tmp_path):
+    """predict(*arguments): run the command in `tmp_path`, where results go to `out`."""
+
+    def run(*arguments, model=onnx_model, output="out", **options):
+        command = [sys.executable, "-m", "fer_lightning.predict", *map(str, arguments), "--model", str(model)]
+        command += ["--output", output] if output else []
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, **options)
+
+    return run
+
+
+@pytest.fixture
+def table(tmp_path):
+    """table(): the rows of out/predictions.csv."""
+    return lambda: list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.fixture
+def video(tmp_path, photo):
+    """video(count): a film of the face moving, at 25 frames/s, every tenth frame without it."""
+
+    def write(count=40, name="film.mp4", size=(320, 240)):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
+        for i in range(count):
+            shift = np.float32([[0.75, 0, -60 + 1.5 * i], [0, 0.75, -20]])
+            seen = cv2.warpAffine(photo, shift, size, borderMode=cv2.BORDER_REPLICATE)
+            writer.write(np.full_like(seen, 90) if i % 10 == 9 else seen)
+        writer.release()
+        return tmp_path / name
+
+    return write
+
+
+def jpeg(image) -> bytes:
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def test_a_folder_of_real_and_broken_files_is_read_to_its_end(predict, table, tmp_path, photo):
+    folder = tmp_path / "my photos"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "deeper" / "face 😀.jpg").write_bytes(jpeg(photo))
+    (folder / "blank.png").write_bytes(cv2.imencode(".png", np.zeros((50, 80, 3), np.uint8))[1].tobytes())
+    (folder / "one.png").write_bytes(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("Dear diary")
+    (folder / "cut.jpg").write_bytes(jpeg(photo)[:5000])
+    (folder / "notes.txt").write_text("not a picture, and not named like one")
+    if sys.platform != "win32":
+        (folder / "gone.jpg").symlink_to("nowhere.jpg")
+        (folder / "circle").symlink_to(folder)
+        (tmp_path / os.fsdecode(b"my photos/\xff.jpg")).write_bytes(jpeg(photo))
+    finished = predict(folder)
+    assert finished.returncode == 0, finished.stderr
+    statuses = {Path(row["source"]).name: row["status"] for row in table()}
+    broken = dict.fromkeys(["empty.jpg", "text.jpg", "cut.jpg"], "unreadable")
+    links = {"gone.jpg": "unreadable", "\\udcff.jpg": "ok"} if sys.platform != "win32" else {}
+    assert statuses == {"face 😀.jpg": "ok", "blank.png": "no_face", "one.png": "no_face"} | broken | links
+    problems = (tmp_path / "out" / "problems.csv").read_text(encoding="utf-8")
+    assert "(0 bytes) does not decode" in problems
+    assert "Traceback" not in finished.stderr.decode()
+    assert b"unreadable, in" in finished.stderr
+
+
+def test_the_table_has_the_columns_that_are_promised(predict, table, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("a.jpg").returncode == 0
+    [row] = table()
+    assert list(row) == COLUMNS
+    assert (row["source"], row["frame"], row["face"], row["status"]) == ("a.jpg", "0", "0", "ok")
+    assert (row["time_s"], row["track"]) == ("", "")
+    assert 150 < float(row["x"]) < 200
+    assert sum(float(row[f"p_{name}"]) for name in FER2013_CLASSES) == pytest.approx(1, abs=1e-4)
+
+
+def test_every_format_holds_the_same(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    (tmp_path / "b.png").write_bytes(cv2.imencode(".png", np.zeros((50, 80, 3), np.uint8))[1].tobytes())
+    assert predict("a.jpg", "b.png", "--format", "csv,jsonl,parquet").returncode == 0
+    out = tmp_path / "out"
+    tables = [
+        pd.read_csv(out / "predictions.csv"),
+        pd.read_json(out / "predictions.jsonl", lines=True),
+        pd.read_parquet(out / "predictions.parquet"),
+    ]
+    for other in tables[1:]:
+        assert list(other.columns) == list(tables[0].columns) == COLUMNS
+        assert other["status"].tolist() == ["ok", "no_face"]
+        assert other["confidence"][0] == pytest.approx(tables[0]["confidence"][0])
+
+
+def test_json_goes_to_stdout_and_nothing_else_there(predict, tmp_path, photo):
+    finished = predict("-", "--json", output=None, input=jpeg(photo))
+    assert finished.returncode == 0
+    [row] = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert list(row) == COLUMNS
+    assert (row["source"], row["status"], row["time_s"]) == ("-", "ok", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_glob_and_a_file_are_sources_too(predict, table, tmp_path, photo):
+    for name in ("b.jpg", "a.jpg", "c.png"):
+        (tmp_path / name).write_bytes(jpeg(photo))
+    assert predict("*.jpg", "c.png").returncode == 0
+    assert [row["source"] for row in table()] == ["a.jpg", "b.jpg", "c.png"]
+
+
+def test_every_frame_of_a_video_has_its_rows_in_time(predict, table, video, tmp_path):
+    assert predict(video(40), "--save", "all").returncode == 0
+    rows = table()
+    frames = sorted({int(row["frame"]) for row in rows})
+    assert frames == list(range(40))
+    times = {int(row["frame"]): float(row["time_s"]) for row in rows}
+    assert [times[i] for i in frames] == pytest.approx([i / 25 for i in frames], abs=0.002)
+    assert {row["status"] for row in rows if int(row["frame"]) % 10 == 9} == {"no_face"}
+    main = [row for row in rows if row["track"] == "0"]
+    assert len(main) >= 30
+    assert float(main[0]["raw_p_happy"]) == float(main[0]["p_happy"])
+    out = tmp_path / "out"
+    annotated = cv2.VideoCapture(str(out / "videos" / "film.mp4"))
+    assert annotated.get(cv2.CAP_PROP_FRAME_COUNT) == 40
+    assert (out / "timelines" / "film.png").read_bytes().startswith(b"\x89PNG")
+    events = pd.read_csv(out / "events.csv")
+    assert set(events.columns) == {"source", "track", "emotion", "onset_s", "offset_s", "frames", "confidence"}
+
+
+def test_a_video_cut_short_says_where_it_ends(predict, table, video):
+    path = video(60, name="film.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert predict(path).returncode == 0
+    last = table()[-1]
+    assert last["status"] == "unreadable"
+    assert 5 < int(last["frame"]) < 55
+
+
+def test_a_file_that_only_looks_like_a_video_is_a_row(predict, table, tmp_path, photo):
+    (tmp_path / "film.mp4").write_text("not a film")
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("film.mp4", "a.jpg").returncode == 0
+    assert [row["status"] for row in table()] == ["unreadable", "ok"]
+
+
+def test_pictures_are_written_with_faces_marked_or_hidden(predict, tmp_path, photo):
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", photo)[1].tobytes())
+    assert predict("a.png", "--save", "images", "--anonymize").returncode == 0
+    written = cv2.imread(str(tmp_path / "out" / "pictures" / "a.jpg"))
+    eyes, rest = np.s_[90:120, 190:260], np.s_[400:500, 400:500]
+    assert cv2.Laplacian(cv2.cvtColor(written[eyes], cv2.COLOR_BGR2GRAY), cv2.CV_64F).var() < 0.3 * (
+        cv2.Laplacian(cv2.cvtColor(photo[eyes], cv2.COLOR_BGR2GRAY), cv2.CV_64F).var()
+    )
+    assert np.abs(written[rest].astype(int) - photo[rest]).mean() < 5
+
+
+def test_an_unsure_face_is_marked(predict, table, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("a.jpg", "--abstain-below", "1").returncode == 0
+    assert [row["status"] for row in table()] == ["low_confidence"]
+
+
+@posix_only
+def test_ctrl_c_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tmp_path, table):
+    command = [sys.executable, "-m", "fer_lightning.predict", str(video(1500)), "--model", str(onnx_model)]
+    with subprocess.Popen(
+        [*command, "--save", "video", "--output", "out"], cwd=tmp_path, stderr=subprocess.PIPE
+    ) as process:
+        film = tmp_path / "out" / "videos" / "film.mp4"
+        while process.poll() is None and not (film.exists() and film.stat().st_size > 20_000):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert b"what was done until here is kept" in errors
+    frames = {int(row["frame"]) for row in table()}
+    assert 5 < len(frames) < 1500
+    assert frames == set(range(len(frames)))
+    assert cv2.VideoCapture(str(film)).read()[0]
+
+
+@posix_only
+def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, tmp_path, photo):
+    for i in range(60):
+        (tmp_path / f"{i:02}.jpg").write_bytes(jpeg(cv2.resize(photo, (200, 200))))
+
+    def limit():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    finished = predict("*.jpg", preexec_fn=limit)
+    assert finished.returncode == 1
+    assert b"stopped after" in finished.stderr
+    rows = table()
+    assert 5 < len(rows) < 60
+    assert all(row["status"] in ("ok", "no_face") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nothing_here"], 1, "cannot be read .*nothing could be read"),
+        (["empty"], 1, "no image or video was found in empty"),
+        (["99"], 1, "there is no camera 99"),
+        ([], 2, "Missing argument"),
+        (["a.jpg", "--format", "xlsx"], 2, "there is csv, jsonl, parquet"),
+        (["a.jpg", "--min-face", "-3"], 2, "--min-face must be above 0"),
+        (["a.jpg", "--detector", "yolo"], 2, "Invalid value for '--detector'"),
+        (["a.jpg", "--bogus"], 2, "No such option"),
+    ],
+)
+def test_a_mistake_is_told_in_words(predict, tmp_path, arguments, code, message):
+    import re
+
+    (tmp_path / "empty").mkdir()
+    finished = predict(*arguments)
+    errors = " ".join(finished.stderr.decode().replace("│", " ").split())
+    assert finished.returncode == code, errors
+    assert re.search(message, errors), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_a_model_that_is_none_is_refused(predict, tmp_path, photo, content):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    (tmp_path / "bad.onnx").write_bytes(content)
+    finished = predict("a.jpg", model="bad.onnx")
+    assert finished.returncode == 1
+    assert b"error: bad.onnx" in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@posix_only
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_cannot_be_written_is_told(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    (tmp_path / "locked").mkdir(mode=0o500)
+    finished = predict("a.jpg", output="locked/out")
+    assert finished.returncode == 1
+    assert b"error:" in finished.stderr
+    assert b"Traceback" not in finished.stderr

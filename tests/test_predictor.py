@@ -1,0 +1,123 @@
+"""From a picture to faces: one preprocessing with training, in order, whatever the batch."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_lightning import Predictor
+from fer_lightning.errors import InputError
+from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.sources import Frame
+from fer_lightning.labels import FER2013_CLASSES
+
+
+@pytest.fixture
+def predictor(onnx_model):
+    return Predictor(onnx_model)
+
+
+def test_a_photo_gives_its_face_with_probabilities_in_label_order(predictor, photo):
+    [face] = predictor.predict(photo)
+    assert tuple(face.probabilities) == FER2013_CLASSES
+    assert sum(face.probabilities.values()) == pytest.approx(1)
+    assert face.confidence == max(face.probabilities.values()) == face.probabilities[face.emotion]
+    assert 80 < face.box.width < 130
+
+
+def test_a_file_and_its_pixels_give_the_same(predictor, photo, tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    assert predictor.predict(tmp_path / "photo.png") == predictor.predict(photo)
+
+
+def test_a_picture_without_a_face_is_not_classified(predictor):
+    assert predictor.predict(np.zeros((200, 200, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize("model", ["onnx", "ckpt"])
+def test_a_face_crop_goes_through_the_evaluators_preprocessing(onnx_model, finished_run, face, model):
+    from fer_lightning.module import ExpressionClassifier
+
+    path = onnx_model if model == "onnx" else finished_run / "checkpoints" / "best.ckpt"
+    crop = face(3, 1)
+    evaluator = ExpressionClassifier.load_from_checkpoint(
+        finished_run / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu"
+    ).eval()
+    import torch
+
+    from fer_lightning.preprocess import Preprocess
+
+    with torch.inference_mode():
+        expected = evaluator(torch.from_numpy(Preprocess()(crop))).softmax(dim=1)[0].numpy()
+    [found] = Predictor(path, detector="none", device="cpu").predict(crop)
+    np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"workers": 1}, {"workers": 3, "batch_size": 2}, {"batch_size": 1}], ids=str)
+def test_a_stream_comes_back_in_its_order_whatever_the_batches(onnx_model, predictor, photo, settings):
+    pictures = [cv2.resize(photo, (256 + 16 * i, 256 + 16 * i)) if i % 3 else np.zeros_like(photo) for i in range(12)]
+    frames = [lambda i=i: Frame(source=f"{i}.png", image=pictures[i]) for i in range(12)]
+    predictions = list(Predictor(onnx_model, **settings).predict_all(frames))
+    assert [prediction.frame.source for prediction in predictions] == [f"{i}.png" for i in range(12)]
+    for picture, prediction in zip(pictures, predictions, strict=True):
+        alone = predictor.predict(picture)
+        assert [face.box for face in prediction.faces] == [face.box for face in alone]
+        for one, other in zip(prediction.faces, alone, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_only_a_few_frames_are_in_memory_at_a_time(onnx_model):
+    given, taken = [], []
+
+    def frames():
+        for i in range(100):
+            given.append(i)
+            yield lambda: Frame(source="f", image=np.zeros((64, 64, 3), np.uint8))
+
+    for _ in Predictor(onnx_model, workers=2, batch_size=4).predict_all(frames()):
+        taken.append(1)
+        assert len(given) - len(taken) <= 16
+
+
+def test_a_camera_is_answered_frame_by_frame(onnx_model, photo):
+    given = []
+
+    def frames():
+        for i in range(5):
+            given.append(i)
+            yield lambda: Frame(source="camera 0", image=photo)
+
+    for number, _ in enumerate(Predictor(onnx_model).predict_all(frames(), wait_for_batch=False)):
+        assert len(given) == number + 1
+
+
+def test_a_detector_of_ones_own_is_used(onnx_model, photo):
+    class Corner:
+        def detect(self, image):
+            return [Box(0, 0, 48, 48)]
+
+    [face] = Predictor(onnx_model, detector=Corner()).predict(photo)
+    assert face.box == Box(0, 0, 48, 48)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)],
+    ids=["alpha", "float", "empty"],
+)
+def test_an_array_that_is_no_picture_is_refused(predictor, image):
+    with pytest.raises(InputError, match="a picture must be uint8 of shape"):
+        predictor.predict(image)
+
+
+def test_without_a_model_the_newest_finished_run_is_taken(finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no model: none comes with the package yet, .*make demo"):
+        Predictor()
+    (tmp_path / "outputs/runs").mkdir(parents=True)
+    (tmp_path / "outputs/runs/mine").symlink_to(finished_run)
+    assert Predictor().model_path.parent.resolve() in (finished_run, finished_run / "checkpoints")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt"):
+        Predictor(tmp_path)

@@ -1,0 +1,127 @@
+"""What a person may name, and the frames it gives; a camera is played by a stand-in for OpenCV's."""
+
+import os
+import sys
+import threading
+import time
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference import sources
+from fer_lightning.inference.sources import open_camera, open_sources
+
+
+def kinds(*names: str) -> list[tuple[str, str]]:
+    return [(source.kind, source.name) for source in open_sources(names)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, write_image, face):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/b.jpg", "photos/a/z.png", "photos/.hidden.png", "[odd].png"):
+        write_image(tmp_path / name, face(1))
+    for name in ("photos/film.MP4", "photos/notes.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_a_folder_gives_its_pictures_and_videos_in_order(place):
+    assert kinds("photos") == [
+        ("image", "photos/b.jpg"),
+        ("video", "photos/film.MP4"),
+        ("image", "photos/a/z.png"),
+    ]
+
+
+def test_a_pattern_gives_what_it_matches_and_a_file_with_brackets_itself(place):
+    assert kinds("photos/**/*.png") == [("image", "photos/a/z.png")]
+    assert kinds("[odd].png") == [("image", "[odd].png")]
+    assert kinds("nothing*.jpg") == []
+
+
+def test_a_number_is_a_camera_unless_a_file_is_called_so(place, write_image, face):
+    assert kinds("0") == [("camera", "camera 0")]
+    write_image(place / "7.png", face(0))
+    (place / "7.png").rename(place / "7")
+    assert kinds("7") == [("image", "7")]
+
+
+def test_a_file_of_any_name_is_tried_as_a_picture(place):
+    [source] = open_sources(["photos/notes.txt"])
+    [load] = source.frames()
+    assert load().problem == "(0 bytes) does not decode as an image"
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read anything")
+def test_a_file_without_the_right_to_read_it_is_told(place):
+    (place / "photos/b.jpg").chmod(0)
+    [source] = open_sources(["photos/b.jpg"])
+    [load] = source.frames()
+    assert "Permission denied" in load().problem
+
+
+class Camera:
+    """Gives a new frame every 10 ms, whether anyone looks or not; frame i is of brightness i."""
+
+    frames = 60
+    opens = True
+
+    def __init__(self, number):
+        self._i = -1
+
+    def isOpened(self):
+        return self.opens
+
+    def read(self):
+        time.sleep(0.01)
+        self._i += 1
+        return (True, np.full((4, 4, 3), self._i, np.uint8)) if self._i < self.frames else (False, None)
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(sources, "CAMERA_SILENCE_S", 0.5)
+    return Camera
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_no_growing_delay(camera):
+    seen = []
+    for load in open_camera(0).frames():
+        frame = load()
+        if frame.image is None:
+            break
+        seen.append(int(frame.image[0, 0, 0]))
+        time.sleep(0.05)
+    assert seen == sorted(set(seen))
+    assert len(seen) < 20  # of 60
+    assert seen[-1] > 50
+
+
+def test_a_camera_that_is_lost_says_so_and_keeps_what_it_gave(camera):
+    frames = [load() for load in open_camera(0).frames()]
+    assert frames[-1].problem == "was lost"
+    assert all(frame.image is not None for frame in frames[:-1])
+    assert [frame.number for frame in frames] == list(range(len(frames)))
+    assert all(a.time_s <= b.time_s for a, b in pairwise(frames))
+
+
+def test_a_camera_that_is_not_there_is_told(camera, monkeypatch):
+    monkeypatch.setattr(camera, "opens", False)
+    with pytest.raises(InputError, match="there is no camera 3, or another program uses it: try another number"):
+        next(open_camera(3).frames())
+
+
+def test_a_camera_is_let_go_when_nobody_looks_any_more(camera):
+    frames = open_camera(0).frames()
+    next(frames)
+    before = threading.active_count()
+    frames.close()
+    assert threading.active_count() < before

@@ -1,0 +1,90 @@
+"""Several views of one scene: matched in time or by name, and one decision for each person."""
+
+import pytest
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.predictor import Face, Prediction
+from fer_lightning.inference.sources import Frame
+from fer_lightning.inference.views import fuse, open_views, together
+
+
+def seen(happy: float, *, x: float = 0, size: float = 50, score: float = 1.0) -> Face:
+    return Face(box=Box(x, 0, size, size, score), probabilities={"happy": happy, "sad": 1 - happy})
+
+
+def view(*faces: Face, time_s: float = 0.0, source: str = "a") -> Prediction:
+    return Prediction(frame=Frame(source=source, number=int(100 * time_s), time_s=time_s), faces=list(faces))
+
+
+def test_the_surer_view_weighs_more():
+    fused = fuse([view(seen(0.9, score=3.0)), view(seen(0.1, score=1.0), source="b")])
+    [person] = fused.faces
+    assert person.probabilities == pytest.approx({"happy": 0.7, "sad": 0.3})
+    assert person.box is None
+    assert fused.frame.source == "a + b"
+
+
+def test_a_view_without_a_face_has_no_say():
+    [person] = fuse([view(), view(seen(0.2), source="b")]).faces
+    assert person.probabilities["happy"] == pytest.approx(0.2)
+    assert fuse([view(), view(source="b")]).faces == []
+
+
+def test_the_largest_faces_are_one_person():
+    [person] = fuse([view(seen(0.9, size=90), seen(0.0, size=20)), view(seen(0.7, size=80))]).faces
+    assert person.probabilities["happy"] == pytest.approx(0.8)
+
+
+def test_people_are_paired_from_left_to_right():
+    one = view(seen(0.9, x=200, size=90), seen(0.1, x=10, size=50))
+    other = view(seen(0.3, x=0, size=60), seen(0.7, x=300, size=40))
+    left, right = fuse([one, other], match="order").faces
+    assert left.probabilities["happy"] == pytest.approx(0.2)
+    assert right.probabilities["happy"] == pytest.approx(0.8)
+
+
+def test_where_views_differ_in_their_number_of_faces_the_largest_count():
+    [person] = fuse([view(seen(0.9, size=90), seen(0.1, x=99)), view(seen(0.7))], match="order").faces
+    assert person.probabilities["happy"] == pytest.approx(0.8)
+
+
+def test_frames_are_brought_together_by_their_times():
+    fast = (view(time_s=i / 30) for i in range(30))
+    slow = (view(time_s=0.01 + i / 10, source="b") for i in range(10))
+    moments = list(together([fast, slow]))
+    assert len(moments) == 30
+    assert all(abs(a.frame.time_s - b.frame.time_s) <= 0.06 for a, b in moments)
+
+
+def test_a_view_that_ended_is_missing_from_later_moments():
+    moments = list(together([(view(time_s=float(i)) for i in range(4)), iter([view(time_s=0.0, source="b")])]))
+    assert [len(moment) for moment in moments] == [2, 1, 1, 1]
+
+
+def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
+    for folder, names in {"left": ("1.png", "2.png", "only.png"), "right": ("1.png", "2.png")}.items():
+        for name in names:
+            write_image(tmp_path / folder / name, face(1))
+    moments = open_views([str(tmp_path / "left"), str(tmp_path / "right")])
+    assert [[source.name.rpartition("/")[2] for source in moment] for moment in moments] == [
+        ["1.png"] * 2,
+        ["2.png"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["left"], "needs at least two sources of one scene, got 1"),
+        (["left", "film.mp4"], "needs videos only, cameras only or folders of images, got image, video"),
+        (["left", "empty_names"], "have no file name in common"),
+    ],
+)
+def test_views_that_do_not_belong_together_are_refused(tmp_path, monkeypatch, write_image, face, names, message):
+    write_image(tmp_path / "left" / "1.png", face(1))
+    write_image(tmp_path / "empty_names" / "2.png", face(1))
+    (tmp_path / "film.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_views(names)
