@@ -162,7 +162,7 @@ def main(
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
     console = Console(stderr=True, quiet=quiet)
-    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: PTH123, SIM115 - it stays open
+    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115 - it stays open
     try:
         predictor = Predictor(
             model,
