@@ -24,7 +24,7 @@ from rich.table import Table
 from fer_lightning.export import described, to_onnx
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.boxes import Box, iou, square_crop
-from fer_lightning.inference.detectors import HaarDetector
+from fer_lightning.inference.haar import HaarDetector
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.predictor import Found, Prediction, Predictor
 from fer_lightning.inference.results import Results

@@ -8,7 +8,8 @@ import pytest
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box, iou
-from fer_lightning.inference.detectors import HaarDetector, create_detector
+from fer_lightning.inference.detectors import create_detector
+from fer_lightning.inference.haar import HaarDetector
 
 FACE = Box(175, 65, 100, 100)  # where the astronaut's face is in the photo of 512 x 512
 
