@@ -125,6 +125,7 @@ def main(
     ] = 0.1,
     max_side: Annotated[int, typer.Option(min=36, help="Search a picture at most this large, in pixels.")] = 1280,
     profile: Annotated[bool, typer.Option("--profile", help="Look for faces seen from the side too; slower.")] = False,
+    align: Annotated[bool, typer.Option("--align", help="Turn tilted heads upright by their eyes first.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces that go through the network together.")] = 32,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode and detect. Default: one a core.")
@@ -170,6 +171,7 @@ def main(
             min_face=min_face,
             max_side=max_side,
             profile=profile,
+            align=align,
             batch_size=batch_size,
             workers=workers,
             device=device.value,

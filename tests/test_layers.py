@@ -18,7 +18,7 @@ LAYERS = [
     {"models.cnn"},
     {"models"},
     {"inference", "inference.boxes", "inference.model_card", "inference.model_file"},
-    {"inference.torch_backend", "inference.mtcnn", "inference.haar"},
+    {"inference.torch_backend", "inference.mtcnn", "inference.haar", "inference.alignment"},
     {"inference.backends", "inference.detectors", "inference.sources"},
     {"inference.predictor"},
     {

@@ -1,13 +1,17 @@
 """From a picture to faces: one preprocessing with training, in order, whatever the batch."""
 
+import zipfile
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lightning import Predictor
 from fer_lightning.errors import InputError
+from fer_lightning.export import export
 from fer_lightning.inference.boxes import Box
-from fer_lightning.inference.sources import Frame
+from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
 
 
@@ -50,6 +54,41 @@ def test_a_face_crop_goes_through_the_evaluators_preprocessing(onnx_model, finis
         expected = evaluator(torch.from_numpy(Preprocess()(crop))).softmax(dim=1)[0].numpy()
     [found] = Predictor(path, detector="none", device="cpu").predict(crop)
     np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def ckplus_run(real_data, tmp_path_factory):
+    """A run on real CK+ faces, in float32, and the archive unpacked."""
+    from fer_lightning.config import compose_config
+    from fer_lightning.train import train
+
+    folder = tmp_path_factory.mktemp("ckplus")
+    with zipfile.ZipFile(real_data("ckplus") / "archive.zip") as archive:
+        archive.extractall(folder / "images")
+    few = ("data=ckplus", "protocol=random_80_10_10", "trainer.max_epochs=2", "trainer.limit_train_batches=3")
+    places = (f"data.root={folder / 'images'}", f"data.cache_dir={folder / 'cache'}", f"output_dir={folder / 'run'}")
+    train(compose_config(*few, *places, "trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none"))
+    return folder
+
+
+@pytest.mark.parametrize("model", ["onnx", "ckpt"])
+def test_the_evaluators_probabilities_of_real_faces_are_those_of_prediction(ckplus_run, model):
+    path = ckplus_run / "run" / "checkpoints" / "best.ckpt"
+    if model == "onnx":
+        path = path.with_name("model.onnx")
+        export(ckplus_run / "run" / "checkpoints" / "best.ckpt", path, "float32")
+    evaluated = pd.read_csv(ckplus_run / "run" / "predictions.csv")
+    predictor = Predictor(path, detector="none", device="cpu")
+    frames = [
+        frame
+        for name in evaluated["image"]
+        for source in open_sources([str(ckplus_run / "images" / name)])
+        for frame in source.frames()
+    ]
+    predicted = [prediction.faces[0].probabilities for prediction in predictor.predict_all(frames)]
+    assert len(predicted) == len(evaluated) > 90
+    expected = evaluated[[f"p_{name}" for name in predictor.card.class_names]].to_numpy()
+    np.testing.assert_allclose([list(each.values()) for each in predicted], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"workers": 1}, {"workers": 3, "batch_size": 2}, {"batch_size": 1}], ids=str)

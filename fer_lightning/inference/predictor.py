@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
+from fer_lightning.inference.alignment import EyeAligner
 from fer_lightning.inference.backends import Backend, load_backend
 from fer_lightning.inference.boxes import Box, square_crop
 from fer_lightning.inference.detectors import Detector, WholePicture, create_detector
@@ -79,6 +80,7 @@ class Predictor:
         min_face: Smallest face looked for, in pixels or as a fraction of the picture's shorter side.
         max_side: Longest side of the picture that is searched, in pixels; larger ones are reduced.
         profile: Look for faces from the side too.
+        align: Turn faces upright by their eyes before they are read.
         batch_size: Faces that go through the network together, of one picture or of several.
         workers: Threads that decode and detect; None takes one a core.
         device: `auto`, `cpu` or `cuda`.
@@ -95,6 +97,7 @@ class Predictor:
         min_face: float = 0.1,
         max_side: int = 1280,
         profile: bool = False,
+        align: bool = False,
         batch_size: int = 32,
         workers: int | None = None,
         device: str = "auto",
@@ -108,6 +111,7 @@ class Predictor:
         if isinstance(detector, str):
             detector = create_detector(detector, min_face=min_face, max_side=max_side, profile=profile)
         self._detector = detector
+        self._crop = EyeAligner().crop if align else square_crop
         self.batch_size = batch_size
         self.workers = workers or os.cpu_count() or 1
 
@@ -174,7 +178,7 @@ class Predictor:
         card = self.card
         if isinstance(self._detector, WholePicture):
             return [card.preprocess.prepare(image)]
-        return [card.preprocess.prepare(square_crop(image, box, margin=card.crop_margin)) for box in boxes]
+        return [card.preprocess.prepare(self._crop(image, box, margin=card.crop_margin)) for box in boxes]
 
     def classify(self, found: list[Found]) -> Iterator[Prediction]:
         """Second half: the expressions of all faces of some frames, in full batches."""
