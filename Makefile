@@ -36,3 +36,4 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m fer_lightning.bench
 	$(BIN)/python -m fer_lightning.bench_predict
+	$(BIN)/python -m fer_lightning.bench_process

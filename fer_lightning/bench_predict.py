@@ -51,8 +51,8 @@ def main() -> None:
     """Measure in one process, in turn, and print rates and ratios."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        model = _write_model(place / "model.onnx")
-        film, photos = _write_film(place / "film.mp4"), _write_photos(place / "photos")
+        model = write_model(place / "model.onnx")
+        film, photos = write_film(place / "film.mp4"), _write_photos(place / "photos")
         _print_stages(model, film)
         rate = statistics.median(_rate(model, film) for _ in range(3))
         Console().print(f"film 640x480, one face, every frame: [bold]{rate:.0f} frames/s[/bold] from file to table")
@@ -61,14 +61,14 @@ def main() -> None:
     Console().print(f"{hardware['cpu']}, {hardware['cores']} cores, smallest face {MIN_FACE:.0f} px")
 
 
-def _write_model(path: Path) -> Path:
+def write_model(path: Path) -> Path:
     card = ModelCard(class_names=FER2013_CLASSES, preprocess=Preprocess())
     net = create_model("cnn4", num_classes=len(FER2013_CLASSES)).eval()
     path.write_bytes(described(to_onnx(net, card), card))
     return path
 
 
-def _scene(random: np.random.Generator, size: tuple[int, int], sides: list[int]) -> Scene:
+def make_scene(random: np.random.Generator, size: tuple[int, int], sides: list[int]) -> Scene:
     """Portraits of these faces' sides on a cloudy ground, apart from each other."""
     width, height = size
     coarse = random.integers(40, 160, (height // 40, width // 40, 3), dtype=np.uint8)
@@ -91,9 +91,9 @@ def _scene(random: np.random.Generator, size: tuple[int, int], sides: list[int])
     return Scene(image, faces)
 
 
-def _write_film(path: Path) -> Path:
+def write_film(path: Path) -> Path:
     """300 frames of 640 x 480 in which one face of 130 pixels moves about, 30 a second."""
-    scene = _scene(np.random.default_rng(0), (840, 620), [130])
+    scene = make_scene(np.random.default_rng(0), (840, 620), [130])
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
     for i in range(FRAMES):
         x, y = round(100 + 100 * np.sin(i / 20)), round(70 + 70 * np.sin(i / 33))
@@ -110,7 +110,7 @@ def _write_photos(folder: Path) -> dict[str, list[Box]]:
         random = np.random.default_rng(number)
         count = int(random.integers(1, 4))
         largest = min(300, int(1280 / count / 3.5))
-        scene = _scene(random, (1280, 960), random.integers(80, largest, count).tolist())
+        scene = make_scene(random, (1280, 960), random.integers(80, largest, count).tolist())
         path = folder / f"{number:04}.jpg"
         cv2.imwrite(str(path), scene.image)
         truth[str(path)] = scene.faces

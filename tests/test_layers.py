@@ -43,6 +43,7 @@ LAYERS = [
     {"train"},
     {"bench", "export"},
     {"bench_predict"},
+    {"bench_process"},
 ]
 LEVEL = {f"fer_lightning.{name}": level for level, names in enumerate(LAYERS) for name in names}
 LEVEL["fer_lightning"] = -1
