@@ -92,12 +92,14 @@ def make_scene(random: np.random.Generator, size: tuple[int, int], sides: list[i
 
 
 def write_film(path: Path) -> Path:
-    """300 frames of 640 x 480 in which one face of 130 pixels moves about, 30 a second."""
-    scene = make_scene(np.random.default_rng(0), (840, 620), [130])
+    """300 frames of 640 x 480 in which one face of 130 pixels moves about, 30 a second, always in view."""
+    film = make_scene(np.random.default_rng(0), (1240, 920), [130])
+    [face] = film.faces
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
     for i in range(FRAMES):
-        x, y = round(100 + 100 * np.sin(i / 20)), round(70 + 70 * np.sin(i / 33))
-        writer.write(scene.image[y : y + 480, x : x + 640])
+        x = int(np.clip(face.x - 255 + 200 * np.sin(i / 20), 0, 1240 - 640))
+        y = int(np.clip(face.y - 175 + 140 * np.sin(i / 33), 0, 920 - 480))
+        writer.write(film.image[y : y + 480, x : x + 640])
     writer.release()
     return path
 

@@ -123,7 +123,7 @@ def main(
     min_face: Annotated[
         float, typer.Option(help="Smallest face, in pixels, or up to 1 as a fraction of the shorter side.")
     ] = 0.1,
-    max_side: Annotated[int, typer.Option(min=36, help="Search a picture at most this large, in pixels.")] = 1280,
+    max_side: Annotated[int, typer.Option(min=30, help="Search a picture at most this large, in pixels.")] = 1280,
     profile: Annotated[bool, typer.Option("--profile", help="Look for faces seen from the side too; slower.")] = False,
     align: Annotated[bool, typer.Option("--align", help="Turn tilted heads upright by their eyes first.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces that go through the network together.")] = 32,
