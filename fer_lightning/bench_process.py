@@ -37,7 +37,7 @@ PEER_ON_A_PHOTO = """
 import sys
 import cv2
 from fer.fer import FER
-print(FER().detect_emotions(cv2.imread(sys.argv[1])))
+print(FER(min_face_size=round(float(sys.argv[2]))).detect_emotions(cv2.imread(sys.argv[1])))
 """
 PEER_ON_A_FILM = """
 import sys, time, json
@@ -69,19 +69,14 @@ def main() -> None:
         cv2.imwrite(str(photo), make_scene(np.random.default_rng(0), (1280, 960), [200]).image)
         _print_memory(model, place)
         arguments = [str(model), str(film), str(MIN_FACE)]
-        predict = [
-            sys.executable,
-            "-m",
-            "fer_lightning.predict",
-            str(photo),
-            "--model",
-            str(model),
-            "--json",
-            "--quiet",
-        ]
+        options = ["--model", str(model), "--min-face", str(MIN_FACE), "--json", "--quiet"]
+        predict = [sys.executable, "-m", "fer_lightning.predict", str(photo), *options]
         contestants = {"fer-predict": (predict, [sys.executable, "-c", OURS_ON_A_FILM, *arguments])}
         for peer in sys.argv[1:2]:
-            contestants["fer"] = ([peer, "-c", PEER_ON_A_PHOTO, str(photo)], [peer, "-c", PEER_ON_A_FILM, *arguments])
+            contestants["fer"] = (
+                [peer, "-c", PEER_ON_A_PHOTO, str(photo), str(MIN_FACE)],
+                [peer, "-c", PEER_ON_A_FILM, *arguments],
+            )
         _print_processes(contestants)
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"preprocess"},
     {"models.cnn"},
     {"models"},
-    {"inference", "inference.boxes", "inference.model_card", "inference.model_file"},
+    {"inference", "inference.boxes", "inference.cascades", "inference.model_card", "inference.model_file"},
     {"inference.torch_backend", "inference.mtcnn", "inference.haar", "inference.alignment"},
     {"inference.backends", "inference.detectors", "inference.sources"},
     {"inference.predictor"},

@@ -375,8 +375,8 @@ class TestPlaces:
     @pytest.fixture(autouse=True)
     def empty_working_directory(self, tmp_path, monkeypatch):
         monkeypatch.delenv("FER_DATA", raising=False)
-        (tmp_path / "work").mkdir()
-        monkeypatch.chdir(tmp_path / "work")
+        (tmp_path / "project").mkdir()
+        monkeypatch.chdir(tmp_path / "project")
 
     @pytest.mark.parametrize("dataset", READERS)
     def test_data_is_found_in_the_working_directory(self, tree, dataset):
@@ -410,7 +410,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("dataset", READERS)
     def test_another_archive_in_the_folder_is_passed_over(self, tree, zipped, dataset, tmp_path):
-        shutil.move(zipped(tree(dataset)), tmp_path / "work" / "b.zip")
+        shutil.move(zipped(tree(dataset)), tmp_path / "project" / "b.zip")
         Path("other").mkdir()
         Path("other/notes.txt").touch()
         shutil.move(zipped(Path("other")), "a.zip")
@@ -433,7 +433,7 @@ class TestPlaces:
     )
     def test_missing_data_names_the_places_the_download_and_data_root(self, dataset, download, tmp_path, monkeypatch):
         monkeypatch.setenv("FER_DATA", str(tmp_path / "everything"))
-        message = rf"/work/data/{dataset} and {tmp_path}/everything/{dataset}: download .*{download}.*data\.root=DIR"
+        message = rf"/project/data/{dataset} and {tmp_path}/everything/{dataset}: download .*{download}.*data\.root=DIR"
         with pytest.raises(InputError, match=message):
             READERS[dataset]()
 

@@ -1,13 +1,12 @@
 """Faces turned upright by their eyes."""
 
 import math
-import threading
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from fer_lightning.inference.boxes import Box, iou, square_crop
+from fer_lightning.inference.cascades import Cascades
 
 SIDE = 120  # pixels to which a face is scaled before its eyes are looked for
 UPPER = 0.6  # of a face, in which they are
@@ -18,7 +17,7 @@ class EyeAligner:
     """Crops faces so that the line between the eyes lies level; as they are where it does not see both eyes."""
 
     def __init__(self) -> None:
-        self._local = threading.local()  # a cascade keeps its scratch memory to itself
+        self._cascades = Cascades()
 
     def crop(self, image: np.ndarray, box: Box, *, margin: float = 0.0) -> np.ndarray:
         """As `square_crop`, and turned about the box's centre."""
@@ -34,7 +33,7 @@ class EyeAligner:
         """By how many degrees the line between the eyes falls to the right; 0 where there are not two eyes."""
         face = cv2.resize(square_crop(image, box), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)[: round(SIDE * UPPER)]
-        boxes, _, scores = self._cascade().detectMultiScale3(
+        boxes, _, scores = self._cascades["haarcascade_eye"].detectMultiScale3(
             gray, 1.1, 3, minSize=(SIDE // 7, SIDE // 7), maxSize=(SIDE // 2, SIDE // 2), outputRejectLevels=True
         )
         eyes = [Box(*map(float, eye), float(score)) for eye, score in zip(boxes, scores, strict=True)]
@@ -46,8 +45,3 @@ class EyeAligner:
         (x0, y0), (x1, y1) = left.centre, right.centre
         degrees = math.degrees(math.atan2(y1 - y0, x1 - x0))
         return degrees if abs(degrees) <= MOST_DEGREES else 0.0
-
-    def _cascade(self) -> cv2.CascadeClassifier:
-        if not hasattr(self._local, "cascade"):
-            self._local.cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_eye.xml"))
-        return self._local.cascade

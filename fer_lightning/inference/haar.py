@@ -1,19 +1,17 @@
 """Viola and Jones's cascades, as OpenCV carries them, from coarse to fine."""
 
-import threading
-from pathlib import Path
-
 import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box, iou, suppress
+from fer_lightning.inference.cascades import Cascades
 
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
 SCOUTS = {FRONTAL: "haarcascade_frontalface_alt2"}  # for the first look: quicker, and it misses fewer in large steps
 # Side of the smallest face looked for, in pixels of the reduced picture. The cascades' own windows are 20 or 24 pixels
-# wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere; of
-# 240 CK+ faces less than half as large again as the smallest looked for, 237.
+# wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere; of 240 CK+
+# faces less than half as large again as the smallest looked for, 237.
 COARSE, FINE = 24, 30
 COARSE_STEP, FINE_STEP = 1.3, 1.15  # between the sizes tried
 ROOM = 0.4  # around a place to look at again, as a fraction of the largest find there
@@ -25,8 +23,8 @@ class HaarDetector:
     """Faces by the frontal cascade, and by the profile cascade from either side where that is asked for.
 
     The picture is searched in large steps of size, and then again in small ones wherever something showed: a quarter of
-    the work of small steps everywhere, for the same faces and fewer false ones. Either time the picture is
-    reduced until the smallest face looked for is just large enough; what a cascade costs falls with the square of that.
+    the work of small steps everywhere, for the same faces and fewer false ones. Either time the picture is reduced
+    until the smallest face looked for is just large enough; what a cascade costs falls with the square of that.
 
     Args:
         min_face: Side of the smallest face looked for: in pixels, or at most 1 as a fraction of the picture's shorter
@@ -44,7 +42,7 @@ class HaarDetector:
         self.min_face = min_face
         self.max_side = max_side
         self.profile = profile
-        self._cascades = threading.local()  # a cascade keeps its scratch memory to itself
+        self._cascades = Cascades()
 
     def detect(self, image: np.ndarray) -> list[Box]:
         """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first; scores are the cascade's own."""
@@ -65,7 +63,7 @@ class HaarDetector:
         """Boxes of one cascade's finds, the surest first."""
         factor = min(1.0, COARSE / smallest)
         window = max(1, round(smallest * factor / FINE_STEP))
-        scout = self._cascade(SCOUTS.get(name, name))
+        scout = self._cascades[SCOUTS.get(name, name)]
         hits = scout.detectMultiScale(_reduced(gray, factor), COARSE_STEP, 0, minSize=(window, window))
         places = _together([Box(*map(float, hit)).scaled(1 / factor) for hit in hits])
         boxes = [box for place in places for box in self._look_again(name, gray, place, smallest)]
@@ -79,7 +77,7 @@ class HaarDetector:
         least = max(smallest, min(hit.width for hit in hits) / SPAN)
         factor = min(1.0, FINE / least)
         sizes = [(round(side * factor),) * 2 for side in (least, largest * SPAN)]
-        boxes, _, scores = self._cascade(name).detectMultiScale3(
+        boxes, _, scores = self._cascades[name].detectMultiScale3(
             _reduced(gray[top:bottom, left:right], factor),
             FINE_STEP,
             FINDS,
@@ -91,15 +89,6 @@ class HaarDetector:
             Box(*map(float, box), float(score)).scaled(1 / factor) for box, score in zip(boxes, scores, strict=True)
         ]
         return [box._replace(x=box.x + left, y=box.y + top) for box in found]
-
-    def _cascade(self, name: str) -> cv2.CascadeClassifier:
-        if not hasattr(self._cascades, name):
-            path = Path(cv2.data.haarcascades) / f"{name}.xml"
-            cascade = cv2.CascadeClassifier(str(path))
-            if cascade.empty():  # OpenCV does not raise
-                raise InputError(f"OpenCV has no cascade at {path}: install opencv-python>=4.12,<5 again")
-            setattr(self._cascades, name, cascade)
-        return getattr(self._cascades, name)
 
 
 def _reduced(gray: np.ndarray, factor: float) -> np.ndarray:
