@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from fer_lightning.callbacks import EpochTable
 from fer_lightning.config import instantiate
 from fer_lightning.data.datamodule import FaceBatch, FaceDataModule
-from fer_lightning.hardware import choose_precision, describe_hardware
+from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.train import SETTLED_WARNINGS
 
@@ -33,6 +33,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
+    keep_freed_memory()
     cfg = config.compose_config("trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
     batches = list(datamodule.train_dataloader())

@@ -33,7 +33,7 @@ from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
-from fer_lightning.hardware import choose_precision, describe_hardware
+from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import count_multiply_adds, count_parameters, describe_code, write_result
@@ -60,6 +60,7 @@ def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
+    keep_freed_memory()
     try:
         return train(cfg, overrides=HydraConfig.get().overrides.task)
     except USERS_MISTAKES as error:

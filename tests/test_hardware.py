@@ -1,5 +1,9 @@
 """Which number format is chosen on which hardware."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -39,3 +43,23 @@ def test_the_hardware_is_described_in_plain_data():
     described = describe_hardware()
     assert described["cores"] >= 1
     assert isinstance(described["cpu"], str)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_the_memory_of_a_freed_tensor_is_kept_for_the_next():
+    code = """
+import sys, torch
+from pathlib import Path
+from fer_lightning.hardware import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+before = resident()
+torch.ones(20_000_000)
+print((resident() - before) * 4096)
+"""
+    left = {
+        mode: int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("keep", "return")
+    }
+    assert left["return"] < 20_000_000 < left["keep"]

@@ -10,22 +10,46 @@ from fer_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Layers:
-    """A row of the architecture table: what a paper prints, and nothing computed from it."""
+    """A row of the architecture table: what a paper prints, and nothing computed from it.
 
-    features: tuple[int | str, ...]  # a number is a convolution's filters (with its ReLU), "P" a 2x2 max pooling
-    hidden: int  # units of the dense layer between features and classes
-    dropout: float  # after that layer
+    A whole number is a convolution's filters in `features` and a dense layer's units in `hidden`, each with its ReLU;
+    "P" is a 2x2 max pooling; a number with a point is a dropout rate. The classes' dense layer follows.
+    """
+
+    features: tuple[int | float | str, ...]
+    hidden: tuple[int | float, ...]
     padding: Literal["valid", "same"]
+    batch_norm: bool = False  # between each convolution and its ReLU
 
 
 ARCHITECTURES = {
     # MoodScope (Sharma et al., 2024), Table 1. Its last pooling row stands twice; flatten 4096 settles it: once.
-    "cnn4": Layers(features=(32, 64, "P", 128, "P", 256, "P"), hidden=512, dropout=0.2, padding="valid"),
+    "cnn4": Layers(features=(32, 64, "P", 128, "P", 256, "P"), hidden=(512, 0.2), padding="valid"),
+    # MoodScope, section 4: another net than its Table 1.
+    "cnn3": Layers(features=(32, "P", 64, "P", 128, "P"), hidden=(128, 0.2), padding="same", batch_norm=True),
+    # EmoSense (Sharvesh et al.), "8L-CNN". It prints 4,232,199 parameters, and no dropout rates: these are ours.
+    "emosense8": Layers(
+        features=(128, "P", 0.4, 256, "P", 0.4, 512, "P", 0.4, 512, "P", 0.4),
+        hidden=(512, 0.4, 256, 0.3),
+        padding="valid",
+    ),
+    # EmoSense names a 4L- and a 10L-CNN and says no more: these two are the 8L-CNN with half, and half again, its
+    # convolutions. Six with valid padding would run out of pixels, and six poolings of 48 pixels leave none either way.
+    "emosense4": Layers(features=(128, "P", 0.4, 256, "P", 0.4), hidden=(512, 0.4), padding="valid"),
+    "emosense10": Layers(
+        features=(128, "P", 0.4, 256, "P", 0.4, 512, "P", 0.4, 512, "P", 0.4, 512, 0.4, 512, "P", 0.4),
+        hidden=(512, 0.4, 256, 0.3, 128, 0.3),
+        padding="same",
+    ),
+    # Ahmad, Singh, Upreti (2025): no dropout.
+    "ahmad3": Layers(features=(128, "P", 256, "P", 512), hidden=(128, 0.0), padding="same"),
+    # Neamtiu (2023).
+    "neamtiu4": Layers(features=(32, 64, "P", 0.25, 128, "P", 128, "P", 0.25), hidden=(1024, 0.5), padding="valid"),
 }
 
 
 class CNN(nn.Module):
-    """Convolutions and poolings of a `Layers` row, then a dense layer, dropout and the classes.
+    """The layers of a row of `ARCHITECTURES`, then the classes.
 
     Args:
         layers: Row of `ARCHITECTURES`.
@@ -34,7 +58,8 @@ class CNN(nn.Module):
         image_size: S; with valid padding it decides how many convolutions fit.
         kernel_size: Of every convolution, odd or even.
         padding: None takes the paper's.
-        dropout: None takes the paper's.
+        dropout: One rate in place of all of the paper's; None takes those.
+        batch_norm: Between each convolution and its ReLU; None takes the paper's.
 
     Raises:
         InputError: The kernels leave no pixels of the image.
@@ -50,27 +75,34 @@ class CNN(nn.Module):
         kernel_size: int = 3,
         padding: Literal["valid", "same"] | None = None,
         dropout: float | None = None,
+        batch_norm: bool | None = None,
     ) -> None:
         super().__init__()
         padding = layers.padding if padding is None else padding
+        batch_norm = layers.batch_norm if batch_norm is None else batch_norm
         _check(kernel_size, padding)
-        sides = _sides(layers, image_size, kernel_size, padding)
+        side = _sides(layers, image_size, kernel_size, padding)[-1]
         features: list[nn.Module] = []
         channels = in_channels
         for layer in layers.features:
             if layer == "P":
                 features.append(nn.MaxPool2d(2))
+            elif isinstance(layer, float):
+                features.append(nn.Dropout(layer if dropout is None else dropout))
             else:
-                features += [nn.Conv2d(channels, layer, kernel_size, padding=padding), nn.ReLU()]
+                features.append(nn.Conv2d(channels, layer, kernel_size, padding=padding))
+                features += [nn.BatchNorm2d(layer), nn.ReLU()] if batch_norm else [nn.ReLU()]
                 channels = layer
+        head: list[nn.Module] = [nn.Flatten()]
+        units = channels * side**2
+        for layer in layers.hidden:
+            if isinstance(layer, float):
+                head.append(nn.Dropout(layer if dropout is None else dropout))
+            else:
+                head += [nn.Linear(units, layer), nn.ReLU()]
+                units = layer
         self.features = nn.Sequential(*features)
-        self.head = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * sides[-1] ** 2, layers.hidden),
-            nn.ReLU(),
-            nn.Dropout(layers.dropout if dropout is None else dropout),
-            nn.Linear(layers.hidden, num_classes),
-        )
+        self.head = nn.Sequential(*head, nn.Linear(units, num_classes))
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,9 +132,11 @@ def _check(kernel_size: int, padding: str) -> None:
 
 
 def _sides(layers: Layers, image_size: int, kernel_size: int, padding: str) -> list[int]:
-    """Side of the image after each layer, from `image_size` on."""
+    """Side of the image after each convolution and pooling, from `image_size` on."""
     sides = [image_size]
     for layer in layers.features:
+        if isinstance(layer, float):
+            continue
         if layer == "P":
             sides.append(sides[-1] // 2)
         else:
