@@ -53,8 +53,8 @@ def check_fits(
     """
     for name in ("class_names", "net", "preprocess", "training"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
+        theirs, ours = _differences(theirs, ours)
         if theirs != ours:
-            theirs, ours = _differences(theirs, ours)
             raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
     # Lightning writes them with links resolved.
     folders = {state["dirpath"] for state in checkpoint.get("callbacks", {}).values() if "dirpath" in state}
@@ -66,7 +66,7 @@ def check_fits(
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
-    """Of two dicts, only the entries in which they differ."""
+    """Of two dicts, only the entries in which they differ; one that a dict lacks, as of an older version, is None."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return theirs, ours
     names = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]

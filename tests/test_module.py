@@ -170,6 +170,12 @@ class TestCheckpointsFromAnywhere:
         with pytest.raises(InputError, match=f"old.ckpt was trained with {name} .*, this run has"):
             check_fits({"hyper_parameters": ours | other}, ours, "old.ckpt", ".")
 
+    def test_but_not_one_older_than_a_setting_that_is_left_at_null(self, tmp_path):
+        ours = dict(make_model().hparams)
+        newer = ours | {"net": ours["net"] | {"new_setting": None}}
+        checkpoint = {"hyper_parameters": ours, "callbacks": {"best": {"dirpath": str(tmp_path)}}}
+        check_fits(checkpoint, newer, tmp_path / "last.ckpt", tmp_path)
+
 
 class Payload:
     """What an attacker would put into a pickle."""
