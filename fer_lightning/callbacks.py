@@ -13,11 +13,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from torch.nn import BatchNorm2d
 from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
 from fer_lightning.data.datamodule import FaceBatch
 from fer_lightning.errors import InputError
+from fer_lightning.initial_weights import classes_layer
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
 
@@ -34,6 +36,27 @@ class EpochSeed(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         parts = (self.seed, trainer.current_epoch, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
+
+class FreezeBackbone(Callback):
+    """Trains the classes' layer alone for the first epochs, then all of the network.
+
+    Lightning's BackboneFinetuning adds the backbone to the optimizer later on, which schedules of a fixed number of
+    steps do not take; here the optimizer knows every parameter from the start, and passes over those without gradient.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        if epochs < 0:
+            raise InputError(f"callbacks.freeze.epochs must be at least 0, got {epochs}")
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
+        trains = trainer.current_epoch >= self.epochs
+        pl_module.net.requires_grad_(trains)
+        pl_module.net.get_submodule(classes_layer(pl_module.net)).requires_grad_(True)
+        for module in pl_module.net.modules():
+            if isinstance(module, BatchNorm2d):  # its statistics are the backbone's too
+                module.train(trains)
 
 
 class EpochTable(Callback):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fer_lightning.errors import InputError
 
+PICKLE = b"\x80"  # how files of weights began before they were zip archives; torchvision still offers some
 KEYS = ("state_dict", "hyper_parameters")
 
 
@@ -19,18 +21,57 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: There is no such file, it is damaged, it is something else, or it holds code instead of data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"there is no checkpoint at {path.absolute()}: a run writes them to checkpoints/best.ckpt and last.ckpt"
-        )
+    path = _existing(path)
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint: "
             "give a run's best.ckpt or last.ckpt"
         )
+    checkpoint = _load(path)
+    if not _is_checkpoint(checkpoint):
+        raise InputError(f"{path} is not a checkpoint of fer_lightning: it lacks {' or '.join(KEYS)}")
+    return checkpoint
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
+    """Read a network's weights from a checkpoint, or from a file that holds nothing else, as torchvision's do.
+
+    Returns:
+        The weights by name, and whether a checkpoint of ours held them.
+
+    Raises:
+        InputError: As `load_checkpoint`, or there are no weights in the file.
+    """
+    path = _existing(path)
+    with path.open("rb") as file:
+        begins = file.read(1)
+    if begins != PICKLE and not zipfile.is_zipfile(path):
+        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is no file of weights: give a run's best.ckpt")
+    content = _load(path)
+    if _is_checkpoint(content):
+        return network_weights(content), True
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} holds no weights by name: give a run's best.ckpt, or a state_dict's file")
+    return content, False
+
+
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's part of a checkpoint's weights, under the names that they have in the network."""
+    return {key.removeprefix("net."): value for key, value in checkpoint["state_dict"].items()}
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"there is no checkpoint at {path.absolute()}: a run writes them to checkpoints/best.ckpt and last.ckpt"
+        )
+    return path
+
+
+def _load(path: Path) -> Any:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than weights and plain data and was not loaded, since such files can run code: "
@@ -38,9 +79,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError) as error:
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint ({error})") from error
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in KEYS):
-        raise InputError(f"{path} is not a checkpoint of fer_lightning: it lacks {' or '.join(KEYS)}")
-    return checkpoint
+
+
+def _is_checkpoint(content: Any) -> bool:
+    return isinstance(content, dict) and all(key in content for key in KEYS)
 
 
 def check_fits(

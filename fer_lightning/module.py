@@ -1,5 +1,6 @@
 """The LightningModule.   Shapes: N batch, C channels, S side in pixels, K classes."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch.optim import Optimizer
 
 from fer_lightning.data.datamodule import FaceBatch
 from fer_lightning.errors import InputError, settings_of
+from fer_lightning.initial_weights import load_initial_weights
 from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[..., Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], dict[str, Any]]
@@ -35,6 +39,8 @@ class ExpressionClassifier(L.LightningModule):
             tensor cores prefer.
         optimizer: Called with the parameters; needed to train.
         scheduler: Called with the optimizer and the number of steps; a function of `optim.py`, or None.
+        init_from: Where `load_initial_weights` copies weights from: `imagenet`, a run's checkpoint, a file of weights.
+        init_skip: Layers that it leaves as they start.
     """
 
     def __init__(
@@ -49,11 +55,14 @@ class ExpressionClassifier(L.LightningModule):
         channels_last: bool = True,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
+        init_from: str | None = None,
+        init_skip: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
+        init_skip = list(init_skip)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
         self.net: nn.Module = create_model(**net, num_classes=len(class_names), in_channels=channels, image_size=size)
@@ -76,6 +85,13 @@ class ExpressionClassifier(L.LightningModule):
     def class_names(self) -> list[str]:
         """In label order."""
         return self.hparams.class_names
+
+    def load_initial_weights(self) -> None:
+        """Start from `init_from`, where that is set, in all but the classes' layer."""
+        if self.hparams.init_from is not None:
+            source, skip = self.hparams.init_from, self.hparams.init_skip
+            new = load_initial_weights(self.net, self.hparams.net["name"], source, skip=skip)
+            log.info("weights of %s, but for %s", source, ", ".join(new))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, K)."""

@@ -93,6 +93,8 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         if cfg.ckpt_path is not None:
             check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
             rank_zero_only(_reopen)(run_dir)
+        else:
+            model.load_initial_weights()
         _announce(datamodule)
         trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lightning.errors import InputError
 from fer_lightning.models import create_model
@@ -16,6 +17,9 @@ PARAMETERS = {  # at kernel 3, 7 classes, 48 x 48 gray; the emosense ones but 8 
     "ahmad3": 10_914_823,
     "neamtiu4": 2_345_607,
 }
+
+
+SERESNETS = {"seresnet_s": (2_815_157, 91.7), "seresnet_m": (4_464_553, 148.3)}  # parameters, millions of multiply-adds
 
 
 def count(net: torch.nn.Module) -> int:
@@ -52,6 +56,37 @@ def test_every_kernel_that_fits_maps_images_to_logits_and_trains_every_parameter
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("name", SERESNETS)
+def test_a_seresnet_has_its_size_and_cost(name):
+    net = create_model(name, num_classes=7).eval()
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 1, 48, 48))
+    assert (count(net), round(counter.get_total_flops() / 2e6, 1)) == SERESNETS[name]
+
+
+@pytest.mark.parametrize("name", ["seresnet_s", "resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize(("image_size", "in_channels"), [(48, 1), (50, 3), (96, 1)])
+def test_a_deep_network_takes_any_size_and_trains_every_parameter(name, image_size, in_channels):
+    net = create_model(name, num_classes=5, image_size=image_size, in_channels=in_channels)
+    logits = net(torch.rand(2, in_channels, image_size, image_size))
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_vgg16_is_torchvisions_with_our_classes_and_channels():
+    with torch.device("meta"):
+        net = create_model("vgg16", num_classes=7).eval()
+        assert net(torch.rand(1, 1, 48, 48)).shape == (1, 7)
+    assert count(net) == 134_289_223 - 2 * 64 * 9
+
+
+def test_a_block_of_a_seresnet_starts_as_its_shortcut():
+    block = create_model("seresnet_s", num_classes=7).blocks[0].eval()
+    features = torch.rand(2, 32, 8, 8)
+    torch.testing.assert_close(block(features), torch.relu(block.shortcut(features)))
+
+
 def test_kernel_7_with_valid_padding_says_why_not_and_what_to_do():
     with pytest.raises(InputError, match=r"48 > 42 > 36 > 18 > 12 > 6 > 0\): use padding=same"):
         create_model("cnn4", num_classes=7, kernel_size=7)
@@ -69,6 +104,7 @@ def test_the_head_follows_the_image_size_and_the_channels(name, image_size, in_c
     ("settings", "message"),
     [
         ({"name": "cnn9"}, "unknown network 'cnn9': there is cnn4, cnn3, emosense8"),
+        ({"name": "cnn4", "drop": 0.1}, "cnn4 does not take its settings: .*unexpected keyword argument 'drop'"),
         ({"name": "cnn4", "kernel_size": 0}, "kernel_size must be at least 1, got 0"),
         ({"name": "cnn4", "padding": "full"}, "padding must be valid or same, got 'full'"),
     ],

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fer_lightning import optim
+from fer_lightning.callbacks import FreezeBackbone
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.faces import FaceIndex
@@ -106,6 +107,24 @@ def test_label_smoothing_is_for_training_only(datamodule):
     logits = model(batch.images)
     torch.testing.assert_close(smoothed, cross_entropy(logits, batch.targets, label_smoothing=0.3))
     torch.testing.assert_close(model.val_meter.compute()["val/loss"], cross_entropy(logits, batch.targets).detach())
+
+
+def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, tmp_path):
+    def weights_after(epochs: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = ExpressionClassifier(
+            {"name": "cnn3"}, CLASSES, PREPROCESS, optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=0.1)
+        )
+        callbacks = [FreezeBackbone(epochs=2)]
+        make_trainer(tmp_path, max_epochs=epochs, callbacks=callbacks, enable_checkpointing=False).fit(
+            model, datamodule=datamodule
+        )
+        return {name: value.clone() for name, value in model.net.state_dict().items()}
+
+    one, two, three = weights_after(1), weights_after(2), weights_after(3)
+    still = {name for name in one if torch.equal(one[name], two[name])}
+    assert one.keys() - still == {"head.4.weight", "head.4.bias"}
+    assert not {name for name in one if torch.equal(two[name], three[name])}
 
 
 def test_channels_last_changes_the_layout_and_not_the_result():

@@ -43,6 +43,10 @@ def run(tmp_path: Path):
     return run_in
 
 
+def last_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
 def result(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
 
@@ -274,6 +278,23 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run):
     with pytest.raises(InputError, match=r"already holds a run: resume it with ckpt_path=.*last\.ckpt"):
         run("logger=none")
     assert result(Path(before["config"]["output_dir"])) == before
+
+
+def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, finished_run, caplog):
+    first = finished_run / "checkpoints" / "best.ckpt"
+    caplog.set_level("INFO")
+    folder = run(f"model.init_from={first}", "callbacks=finetune", "trainer.max_epochs=1")
+    assert f"weights of {first}, but for head.4.bias, head.4.weight" in caplog.text
+    started, ended = (torch.load(path, weights_only=True)["state_dict"] for path in (first, last_checkpoint(folder)))
+    changed = {name for name in started if not torch.equal(started[name], ended[name])}
+    assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one
+
+
+@pytest.mark.parametrize("model", ["seresnet_s", "efficientnet_b0"])
+def test_a_network_that_is_no_plain_cnn_trains_and_tells_its_cost(run, model):
+    written = result(run(f"model={model}", "trainer.max_epochs=1"))
+    assert written["config"]["model"]["net"]["name"] == model
+    assert written["multiply_adds"] > 1e6
 
 
 @pytest.mark.parametrize("preprocess", ["gaussian", "laplacian", "moodscope"])

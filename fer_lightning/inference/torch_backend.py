@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.checkpoint import load_checkpoint, network_weights
 from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.models import create_model
@@ -61,9 +61,8 @@ def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
         in_channels=preprocess["channels"],
         image_size=preprocess["size"],
     )
-    weights = {key.removeprefix("net."): value for key, value in checkpoint["state_dict"].items()}
     try:
-        net.load_state_dict(weights)
+        net.load_state_dict(network_weights(checkpoint))
     except RuntimeError as error:
         raise InputError(
             f"{name} holds weights of another network than it says: {' '.join(str(error).split())}"

@@ -110,13 +110,6 @@ class CNN(nn.Module):
         return self.head(self.features(images))
 
 
-def create_model(name: str, **kwargs: object) -> nn.Module:
-    """Build a network by its name in `ARCHITECTURES`; the keyword arguments are those of `CNN`."""
-    if name not in ARCHITECTURES:
-        raise InputError(f"unknown network {name!r}: there is {', '.join(ARCHITECTURES)}")
-    return CNN(ARCHITECTURES[name], **kwargs)
-
-
 def _initialise(module: nn.Module) -> None:
     """He et al. (2015). PyTorch's default shrinks what ReLUs let through, and cnn4 idles for its first epochs."""
     if isinstance(module, nn.Conv2d | nn.Linear):

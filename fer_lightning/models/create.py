@@ -1,0 +1,36 @@
+"""Every network by its name."""
+
+from torch import nn
+
+from fer_lightning.errors import InputError, settings_of
+from fer_lightning.models.backbones import BACKBONES, create_backbone
+from fer_lightning.models.cnn import ARCHITECTURES, CNN
+from fer_lightning.models.seresnet import SERESNETS, SEResNet
+
+NAMES = (*ARCHITECTURES, *SERESNETS, *BACKBONES)
+
+
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 1, image_size: int = 48, **settings: object
+) -> nn.Module:
+    """Build a network that maps images (N, in_channels, image_size, image_size) to logits (N, num_classes).
+
+    Args:
+        name: One of `NAMES`.
+        num_classes: How many.
+        in_channels: 1 for gray, 3 for colour.
+        image_size: In pixels.
+        settings: Keyword arguments of `CNN` or `SEResNet`; torchvision's networks take none.
+
+    Raises:
+        InputError: There is no such network, it has no such setting, or no such image fits it.
+    """
+    with settings_of(name):
+        if name in ARCHITECTURES:
+            row = ARCHITECTURES[name]
+            return CNN(row, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **settings)
+        if name in SERESNETS:
+            return SEResNet(SERESNETS[name], num_classes=num_classes, in_channels=in_channels, **settings)
+        if name in BACKBONES:
+            return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
+    raise InputError(f"unknown network {name!r}: there is {', '.join(NAMES)}")

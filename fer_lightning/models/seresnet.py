@@ -1,0 +1,89 @@
+"""Squeeze-and-excitation residual networks for small faces.   Shapes: N batch, C channels, S side, K classes.
+
+Basic blocks of 3 x 3 convolutions (He et al., 2016) with channel attention (Hu et al., 2018), average pooling before
+the shortcut's convolution (ResNet-D; He et al., 2019), and a last batch norm that starts at zero, so that each block
+starts as its shortcut (Goyal et al., 2017).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+STEM = 32
+REDUCTION = 16
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Widths of the four stages, each of which halves the side, and how many blocks each has."""
+
+    widths: tuple[int, int, int, int]
+    blocks: tuple[int, int, int, int]
+
+
+SERESNETS = {
+    "seresnet_s": Stages(widths=(64, 96, 192, 384), blocks=(1, 1, 1, 1)),
+    "seresnet_m": Stages(widths=(64, 128, 224, 416), blocks=(1, 1, 2, 1)),
+}
+
+
+class SEResNet(nn.Module):
+    """A stem at full resolution, four stages at 1/2 to 1/16, global average pooling, dropout and the classes.
+
+    Args:
+        stages: Row of `SERESNETS`.
+        num_classes: K.
+        in_channels: C.
+        dropout: Before the classes.
+    """
+
+    def __init__(self, stages: Stages, *, num_classes: int, in_channels: int = 1, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv_bn(in_channels, STEM), nn.ReLU())
+        blocks: list[nn.Module] = []
+        channels = STEM
+        for width, count in zip(stages.widths, stages.blocks, strict=True):
+            for number in range(count):
+                blocks.append(Block(channels, width, stride=1 if number else 2))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S) to logits (N, K)."""
+        return self.head(self.blocks(self.stem(images)))
+
+
+class Block(nn.Module):
+    """Two convolutions, weighted channel by channel by what the whole picture holds, added to the shortcut."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_conv_bn(in_channels, channels, stride=stride), nn.ReLU(), *_conv_bn(channels, channels)
+        )
+        nn.init.zeros_(self.residual[-1].weight)
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels // REDUCTION, 1),
+            nn.ReLU(),
+            nn.Conv2d(channels // REDUCTION, channels, 1),
+            nn.Sigmoid(),
+        )
+        shortcut: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
+        if in_channels != channels:
+            shortcut += _conv_bn(in_channels, channels, kernel_size=1)
+        self.shortcut = nn.Sequential(*shortcut)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.residual(features)
+        return torch.relu(residual * self.attention(residual) + self.shortcut(features))
+
+
+def _conv_bn(in_channels: int, channels: int, *, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return [conv, nn.BatchNorm2d(channels)]

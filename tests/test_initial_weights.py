@@ -1,0 +1,132 @@
+"""What a training may start from, and what stays new."""
+
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch.nn import Module
+
+from fer_lightning.checkpoint import read_weights
+from fer_lightning.errors import InputError
+from fer_lightning.initial_weights import classes_layer, load_initial_weights
+from fer_lightning.models import NAMES, create_model
+
+
+@pytest.fixture
+def write_weights(tmp_path):
+    """write_weights(net): as torchvision's files hold them."""
+
+    def write(net: Module, **settings):
+        torch.save(net.state_dict(), tmp_path / "weights.pth", **settings)
+        return tmp_path / "weights.pth"
+
+    return write
+
+
+def equal_names(one: Module, other: Module) -> set[str]:
+    weights = other.state_dict()
+    return {
+        name
+        for name, value in one.state_dict().items()
+        if weights[name].shape == value.shape and torch.equal(weights[name], value)
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("vgg16", "emosense4", "emosense10")])
+def test_all_is_copied_but_the_layer_of_the_classes(name, write_weights):
+    theirs, ours = create_model(name, num_classes=7), create_model(name, num_classes=7)
+    new = load_initial_weights(ours, name, write_weights(theirs))
+    head = classes_layer(ours)
+    assert new == [f"{head}.bias", f"{head}.weight"]
+    assert f"{head}.weight" not in equal_names(ours, theirs)
+    assert equal_names(ours, theirs) >= theirs.state_dict().keys() - set(new)
+
+
+def test_other_classes_are_no_obstacle(write_weights):
+    ours = create_model("cnn4", num_classes=3)
+    load_initial_weights(ours, "cnn4", write_weights(create_model("cnn4", num_classes=8)))
+    assert ours(torch.zeros(1, 1, 48, 48)).shape == (1, 3)
+
+
+def test_the_older_format_of_torchvisions_files_serves(write_weights):
+    theirs, ours = create_model("cnn3", num_classes=7), create_model("cnn3", num_classes=7)
+    load_initial_weights(ours, "cnn3", write_weights(theirs, _use_new_zipfile_serialization=False))
+    assert "features.0.weight" in equal_names(ours, theirs)
+
+
+def test_a_runs_checkpoint_serves(finished_run):
+    ours = create_model("cnn4", num_classes=7)
+    load_initial_weights(ours, "cnn4", finished_run / "checkpoints" / "best.ckpt")
+    weights, from_a_run = read_weights(finished_run / "checkpoints" / "best.ckpt")
+    assert from_a_run
+    torch.testing.assert_close(ours.state_dict()["features.0.weight"], weights["features.0.weight"])
+
+
+def test_weights_that_do_not_fit_are_named_with_the_way_to_leave_them(write_weights):
+    ours, path = create_model("cnn4", num_classes=7, kernel_size=5), write_weights(create_model("cnn4", num_classes=7))
+    with pytest.raises(InputError) as caught:
+        load_initial_weights(ours, "cnn4", path)
+    assert "weights.pth does not fit cnn4: features.0.weight is (32, 1, 3, 3) there and (32, 1, 5, 5) here" in str(
+        caught.value
+    )
+    assert "'model.init_skip=[features.0,features.2,features.5,features.8]'" in str(caught.value)
+    new = load_initial_weights(ours, "cnn4", path, skip=["features", "head.1"])
+    assert set(new) == ours.state_dict().keys()
+
+
+def test_another_network_is_told_by_what_it_lacks_and_what_it_has_more(write_weights):
+    ours, path = create_model("cnn4", num_classes=7), write_weights(create_model("resnet18", num_classes=7))
+    with pytest.raises(InputError, match=r"features.0.weight is missing there.*and \d+ more"):
+        load_initial_weights(ours, "cnn4", path)
+
+
+def test_colour_weights_are_summed_for_a_gray_network(write_weights):
+    theirs, ours = create_model("resnet18", num_classes=7, in_channels=3), create_model("resnet18", num_classes=7)
+    load_initial_weights(ours, "resnet18", write_weights(theirs))
+    gray = torch.rand(2, 1, 64, 64)
+    assert torch.allclose(ours.conv1(gray), theirs.conv1(gray.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+def test_weights_that_read_red_first_are_turned_round_for_pictures_that_are_blue_first(write_weights):
+    theirs = create_model("resnet18", num_classes=7, in_channels=3)
+    ours = create_model("resnet18", num_classes=7, in_channels=3)
+    load_initial_weights(ours, "resnet18", write_weights(theirs))
+    rgb = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(ours.conv1(rgb.flip(1)), theirs.conv1(rgb), atol=1e-5)
+
+
+def test_imagenet_weights_are_what_torchvision_downloads(monkeypatch):
+    theirs = create_model("resnet18", num_classes=1000, in_channels=3)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: theirs.state_dict())
+    ours = create_model("resnet18", num_classes=7)
+    load_initial_weights(ours, "resnet18", "imagenet")
+    torch.testing.assert_close(ours.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+
+
+def test_without_a_network_the_download_is_told_in_a_sentence(monkeypatch):
+    def refuse(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(InputError, match=r"cannot be downloaded .*no route to host.*: fetch them .*model.init_from="):
+        load_initial_weights(create_model("resnet18", num_classes=7), "resnet18", "imagenet")
+
+
+def test_only_torchvisions_networks_have_imagenet_weights():
+    with pytest.raises(InputError, match="no ImageNet weights of cnn4, only of resnet18, vgg16, efficientnet_b0"):
+        load_initial_weights(create_model("cnn4", num_classes=7), "cnn4", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [({}, "holds no weights by name"), ({"epoch": 3}, "holds no weights by name")]
+)
+def test_a_file_without_weights_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=message):
+        read_weights(tmp_path / "other.pth")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.pth").write_text("these are no weights")
+    with pytest.raises(InputError, match="is no file of weights"):
+        read_weights(tmp_path / "notes.pth")
