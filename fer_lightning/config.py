@@ -50,6 +50,7 @@ class TrainConfig:
     preprocess: Any = MISSING
     augmentation: Any = MISSING
     model: Any = MISSING
+    loss: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     trainer: Any = MISSING

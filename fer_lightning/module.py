@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from fer_lightning import losses
 from fer_lightning.data.datamodule import FaceBatch
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.initial_weights import load_initial_weights
@@ -20,6 +21,7 @@ from fer_lightning.models import create_model
 log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[..., Optimizer]
+LossFunction = Callable[..., Tensor]
 SchedulerFactory = Callable[[Optimizer, int], dict[str, Any]]
 
 
@@ -33,6 +35,8 @@ class ExpressionClassifier(L.LightningModule):
         class_names: In label order, K of them.
         preprocess: Settings of `Preprocess` that the images went through.
         training: What the run was trained on and how, as plain data, for whoever loads the checkpoint.
+        loss: In training; a function of `losses.py`, None for cross-entropy.
+        class_counts: Training images of each class, for losses that weigh them.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
         crop_margin: How far the training faces reach beyond a detector's box on each side, as a fraction of its side.
         channels_last: Lay out the filters, and with them all features, with the channels innermost, which CPUs and
@@ -50,6 +54,8 @@ class ExpressionClassifier(L.LightningModule):
         preprocess: Mapping[str, Any],
         *,
         training: Mapping[str, Any] | None = None,
+        loss: LossFunction | None = None,
+        class_counts: Sequence[int] | None = None,
         label_smoothing: float = 0.0,
         crop_margin: float = 0.0,
         channels_last: bool = True,
@@ -63,7 +69,7 @@ class ExpressionClassifier(L.LightningModule):
             raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
         init_skip = list(init_skip)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.save_hyperparameters(ignore=["loss", "class_counts", "optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
         self.net: nn.Module = create_model(**net, num_classes=len(class_names), in_channels=channels, image_size=size)
         if channels_last:
@@ -74,6 +80,9 @@ class ExpressionClassifier(L.LightningModule):
         self.val_meter = Meter("val", num_classes, keep_predictions=True)
         self.test_meter = Meter("test", num_classes, keep_predictions=True)
         self._findings: dict[str, Findings] = {}
+        self._loss = loss or losses.cross_entropy
+        counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)
+        self.register_buffer("class_counts", counts, persistent=False)
         self._optimizer = optimizer
         self._scheduler = scheduler
 
@@ -118,21 +127,22 @@ class ExpressionClassifier(L.LightningModule):
             scheduler.step()
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
-        loss = self._step(self.train_meter, batch, label_smoothing=self.hparams.label_smoothing)
+        logits = self(batch.images)
+        smoothing = self.hparams.label_smoothing
+        loss = self._loss(logits.float(), batch.targets, self.class_counts, label_smoothing=smoothing)
+        self.train_meter.update(loss, logits, batch.targets, batch.indices)
         self.log("loss", loss, prog_bar=True, logger=False)
         return loss
 
     def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._step(self.val_meter, batch)
+        self._measure(self.val_meter, batch)
 
     def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._step(self.test_meter, batch)
+        self._measure(self.test_meter, batch)
 
-    def _step(self, meter: Meter, batch: FaceBatch, *, label_smoothing: float = 0.0) -> Tensor:
+    def _measure(self, meter: Meter, batch: FaceBatch) -> None:
         logits = self(batch.images)
-        loss = cross_entropy(logits, batch.targets, label_smoothing=label_smoothing)
-        meter.update(loss, logits, batch.targets, batch.indices)
-        return loss
+        meter.update(cross_entropy(logits, batch.targets), logits, batch.targets, batch.indices)
 
     # Meters are reset when an epoch starts, not when it ends, so that callbacks find them full whenever they run.
     def on_train_epoch_start(self) -> None:

@@ -21,12 +21,14 @@ SCALINGS = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}  # mean and standard de
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Gray, resize, Gaussian and Laplacian filter, scale.
+    """Gray, resize, CLAHE, Gaussian and Laplacian filter, scale.
 
     Args:
         size: Side of the square that the network sees, in pixels.
         channels: 1 for gray, 3 for colour in OpenCV's order (blue, green, red).
-        gaussian_kernel: Side of a Gaussian filter applied after resizing, odd; None for no filter.
+        clahe: Clip limit of a contrast limited adaptive histogram equalisation in 4 x 4 tiles, of the brightness where
+            there is colour; None for none.
+        gaussian_kernel: Side of a Gaussian filter applied after that, odd; None for no filter.
         laplacian: Sharpen after that by subtracting the Laplacian (MoodScope, section 3).
         scaling: `unit` gives [0, 1], `symmetric` [-1, 1], `standard` subtracts `mean` and divides by `std`.
         mean: Of the training pixels on the [0, 1] scale; the DataModule fills it in where `scaling` needs it.
@@ -35,6 +37,7 @@ class Preprocess:
 
     size: int = 48
     channels: Literal[1, 3] = 1
+    clahe: float | None = None
     gaussian_kernel: int | None = None
     laplacian: bool = False
     scaling: Literal["unit", "symmetric", "standard"] = "unit"
@@ -50,6 +53,8 @@ class Preprocess:
             raise InputError(
                 f"preprocess.gaussian_kernel must be odd and positive, or null, got {self.gaussian_kernel}"
             )
+        if self.clahe is not None and self.clahe <= 0:
+            raise InputError(f"preprocess.clahe must be a positive clip limit, or null, got {self.clahe}")
         if self.scaling not in (*SCALINGS, "standard"):
             raise InputError(f"preprocess.scaling must be unit, symmetric or standard, got {self.scaling!r}")
 
@@ -67,7 +72,9 @@ class Preprocess:
         return image
 
     def filtered(self, image: np.ndarray) -> np.ndarray:
-        """Smooth and sharpen one prepared picture, uint8 (S, S) or (S, S, 3), as far as the settings ask for it."""
+        """Equalise, smooth and sharpen one prepared picture, uint8 (S, S) or (S, S, 3), as far as the settings ask."""
+        if self.clahe is not None:
+            image = _equalised(image, self.clahe)
         if self.gaussian_kernel is not None:
             # Sigma 0: OpenCV derives it from the kernel's side, so that the kernel size alone sets the smoothing.
             image = cv2.GaussianBlur(image, (self.gaussian_kernel, self.gaussian_kernel), 0)
@@ -78,7 +85,7 @@ class Preprocess:
 
     def finish(self, images: np.ndarray) -> np.ndarray:
         """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S): filter and scale."""
-        if self.gaussian_kernel is not None or self.laplacian:
+        if self.clahe is not None or self.gaussian_kernel is not None or self.laplacian:
             images = np.stack([self.filtered(image) for image in images])
         return self.scale(images)
 
@@ -125,3 +132,12 @@ class Preprocess:
         if self.std <= 0:
             raise InputError(f"preprocess.std must be positive, got {self.std}")
         return self.mean, self.std
+
+
+def _equalised(image: np.ndarray, clip_limit: float) -> np.ndarray:
+    equaliser = cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(4, 4))
+    if image.ndim == 2:
+        return equaliser.apply(image)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb)
+    image[..., 0] = equaliser.apply(image[..., 0])
+    return cv2.cvtColor(image, cv2.COLOR_YCrCb2BGR)

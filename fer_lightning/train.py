@@ -87,6 +87,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             cfg.model,
             class_names=list(datamodule.class_names),
             preprocess=datamodule.preprocess.to_dict(),
+            class_counts=datamodule.class_counts("train").tolist(),
             training=_training_facts(cfg, datamodule),
         )
         _check_measurable(cfg, datamodule, model)
@@ -169,6 +170,8 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, An
         "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
         "seed": cfg.seed,
         "batch_size": cfg.data.batch_size,
+        "oversample": cfg.data.oversample,
+        "loss": _without_hydra(cfg.loss),
         "label_smoothing": cfg.model.label_smoothing,
         "monitor": cfg.monitor.metric,
         "optimizer": _without_hydra(cfg.optimizer),
@@ -313,6 +316,7 @@ def _log_hyper_parameters(
         **{f"net.{name}": value for name, value in cfg.model.net.items()},
         "optimizer": _class_name(cfg.optimizer),
         "scheduler": _class_name(cfg.scheduler),
+        "loss": _class_name(cfg.loss),
         "lr": cfg.optimizer.lr,
         "label_smoothing": cfg.model.label_smoothing,
         "augmentation": "+".join(_class_name(node) for node in cfg.augmentation.transforms) or "none",

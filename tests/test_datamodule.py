@@ -250,6 +250,45 @@ class TestEpochSampler:
         assert list(EpochSampler(10, shuffle=True, seed=5, rank=1, world_size=2)) == whole[1::2]
 
 
+class TestOversampling:
+    """12 angry training images, 4 happy, 2 sad."""
+
+    TARGETS = np.array([*[0] * 12, *[1] * 4, *[2] * 2, *TARGETS[18:]])
+
+    def drawn(self, module, epochs=200):
+        sampler = module.train_dataloader().sampler
+        counts = np.zeros(3)
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            counts += np.bincount(self.TARGETS[[position for _, position in sampler]], minlength=3)
+        return counts / epochs
+
+    @pytest.mark.parametrize(("oversample", "expected"), [(0.0, [12, 4, 2]), (1.0, [6, 6, 6])])
+    def test_an_epoch_has_as_many_images_and_the_classes_as_asked(self, datamodule, oversample, expected):
+        module = datamodule(targets=self.TARGETS, oversample=oversample)
+        np.testing.assert_allclose(self.drawn(module), expected, atol=0.5)
+
+    def test_half_way_a_class_is_drawn_by_the_root_of_its_images(self, datamodule):
+        shares = np.sqrt([12, 4, 2])
+        module = datamodule(targets=self.TARGETS, oversample=0.5)
+        np.testing.assert_allclose(self.drawn(module), 18 * shares / shares.sum(), atol=0.5)
+
+    def test_an_epochs_draws_depend_on_seed_and_epoch_alone(self, datamodule):
+        one, same, other = (
+            list(datamodule(targets=self.TARGETS, oversample=1.0, seed=seed).train_dataloader().sampler)
+            for seed in (1, 1, 2)
+        )
+        assert one == same != other
+
+    def test_it_changes_nothing_but_training(self, datamodule):
+        module = datamodule(targets=self.TARGETS, oversample=1.0)
+        assert [position for _, position in module.val_dataloader().sampler] == list(range(9))
+
+    def test_out_of_range_it_is_refused(self, datamodule):
+        with pytest.raises(InputError, match="data.oversample must be 0 to 1, got 2"):
+            datamodule(oversample=2)
+
+
 class TestBadImages:
     def test_skip_leaves_them_out_of_every_split(self, datamodule):
         module = datamodule(bad=(2, 20, 30), on_bad_image="skip")

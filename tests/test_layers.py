@@ -37,7 +37,7 @@ LAYERS = [
     {"data.tree", "data.synthetic"},
     {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
     {"data.datamodule", "data"},
-    {"metrics", "optim", "initial_weights"},
+    {"metrics", "optim", "losses", "initial_weights"},
     {"module", "plots", "checkpoint_io"},
     {"callbacks", "artifacts", "result"},
     {"config"},

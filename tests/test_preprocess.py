@@ -71,6 +71,20 @@ class TestPrepare:
             < Preprocess(gaussian_kernel=kernel).filtered(noise).std()
         )
 
+    def test_clahe_spreads_a_dull_pictures_contrast_before_it_is_smoothed(self, noise):
+        dull = (100 + noise // 8).astype(np.uint8)
+        equalised = Preprocess(clahe=2.0).filtered(dull)
+        assert equalised.std() > 1.5 * dull.std()
+        both = Preprocess(clahe=2.0, gaussian_kernel=3).filtered(dull)
+        np.testing.assert_array_equal(both, Preprocess(gaussian_kernel=3).filtered(equalised))
+
+    def test_clahe_keeps_a_colour_pictures_hues(self):
+        blue = np.zeros((48, 48, 3), np.uint8)
+        blue[..., 0] = np.arange(100, 148)
+        equalised = Preprocess(channels=3, clahe=2.0).filtered(blue)
+        assert (equalised.argmax(axis=-1) == 0).all()
+        assert equalised[..., 0].std() > blue[..., 0].std()
+
     def test_laplacian_subtracts_it_and_clips_to_bytes(self, noise):
         sharpened = noise.astype(int) - laplacian(noise)
         assert sharpened.min() < 0
@@ -170,6 +184,7 @@ class TestSettings:
         [
             ({"size": 0}, "size must be at least 1 pixel, got 0"),
             ({"channels": 4}, r"channels must be 1 \(gray\) or 3 \(colour\), got 4"),
+            ({"clahe": 0}, "clahe must be a positive clip limit, or null, got 0"),
             ({"gaussian_kernel": 4}, "gaussian_kernel must be odd and positive, or null, got 4"),
             ({"gaussian_kernel": 0}, "gaussian_kernel must be odd and positive, or null, got 0"),
             ({"gaussian_kernel": -3}, "gaussian_kernel must be odd and positive, or null, got -3"),
@@ -185,7 +200,9 @@ class TestSettings:
         "preprocess",
         [
             Preprocess(),
-            Preprocess(size=64, channels=3, gaussian_kernel=5, laplacian=True, scaling="standard", mean=0.4, std=0.2),
+            Preprocess(
+                size=64, channels=3, clahe=1.5, gaussian_kernel=5, laplacian=True, scaling="standard", mean=0.4, std=0.2
+            ),
         ],
         ids=["defaults", "all"],
     )

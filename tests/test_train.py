@@ -297,14 +297,25 @@ def test_a_network_that_is_no_plain_cnn_trains_and_tells_its_cost(run, model):
     assert written["multiply_adds"] > 1e6
 
 
-@pytest.mark.parametrize("preprocess", ["gaussian", "laplacian", "moodscope"])
+@pytest.mark.parametrize(
+    "settings", [("loss=weighted",), ("loss=focal",), ("loss=logit_adjusted",), ("data.oversample=1",)]
+)
+def test_a_remedy_for_uneven_classes_changes_what_is_learnt_and_is_on_record(run, settings):
+    plain, remedied = run(folder="plain"), run(*settings, folder="remedied")
+    training = torch.load(last_checkpoint(remedied), weights_only=True)["hyper_parameters"]["training"]
+    assert (training["loss"]["name"], training["oversample"]) != ("fer_lightning.losses.cross_entropy", 0)
+    assert result(remedied)["metrics"]["val/loss"] != result(plain)["metrics"]["val/loss"]
+
+
+@pytest.mark.parametrize("preprocess", ["gaussian", "laplacian", "moodscope", "clahe"])
 def test_a_filter_travels_with_the_checkpoint(run, preprocess):
     folder = run(f"preprocess={preprocess}", "preprocess.scaling=standard", "logger=none")
     settings = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["hyper_parameters"]["preprocess"]
-    assert (settings["gaussian_kernel"], settings["laplacian"]) == {
-        "gaussian": (3, False),
-        "laplacian": (None, True),
-        "moodscope": (3, True),
+    assert (settings["clahe"], settings["gaussian_kernel"], settings["laplacian"]) == {
+        "gaussian": (None, 3, False),
+        "laplacian": (None, None, True),
+        "moodscope": (None, 3, True),
+        "clahe": (2.0, None, False),
     }[preprocess]
     assert 0 < settings["std"] < 1
 

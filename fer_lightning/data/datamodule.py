@@ -98,12 +98,23 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Pairs carry the epoch to loader workers, which outlive it or are started anew, and know it in neither case. In order
     (`shuffle=False`), the processes share out every position exactly once, so that none is counted twice in a metric;
-    shuffled, each gets equally many, as gradients need, and up to world_size - 1 are left out of an epoch.
+    shuffled, each gets equally many, as gradients need, and up to world_size - 1 are left out of an epoch. With
+    `weights`, adding up to 1, a shuffled epoch draws positions with replacement instead.
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.length = length
         self.shuffle = shuffle
+        self.weights = weights
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -121,7 +132,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
-            order = np.random.default_rng(_seed(self.seed, self.epoch)).permutation(self.length)
+            generator = np.random.default_rng(_seed(self.seed, self.epoch))
+            if self.weights is None:
+                order = generator.permutation(self.length)
+            else:
+                order = generator.choice(self.length, self.length, p=self.weights)
         mine = order[self.rank :: self.world_size][: len(self)]
         return iter([(self.epoch, position) for position in mine.tolist()])
 
@@ -139,6 +154,8 @@ class FaceDataModule(L.LightningDataModule):
         num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
             cores, and up to 8 beside a GPU.
         cache_dir: Where decoded images are kept.
+        oversample: From 0, where an epoch shows each training image once, to 1, where it draws every class equally
+            often; between, a class with n images is drawn in proportion to n^(1 - oversample).
         on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
         seed: Of the order and the augmentations.
     """
@@ -154,6 +171,7 @@ class FaceDataModule(L.LightningDataModule):
         batch_size: int = 128,
         num_workers: int | None = None,
         cache_dir: str | Path = "data/cache",
+        oversample: float = 0.0,
         on_bad_image: Literal["fail", "skip"] = "fail",
         seed: int = 0,
     ) -> None:
@@ -164,6 +182,8 @@ class FaceDataModule(L.LightningDataModule):
             raise InputError(
                 f"data.num_workers must be at least 0, or null to choose by the hardware, got {num_workers}"
             )
+        if not 0 <= oversample <= 1:
+            raise InputError(f"data.oversample must be 0 to 1, got {oversample}")
         self.reader = reader
         self.protocol = protocol
         self.augmentation = augmentation
@@ -171,6 +191,7 @@ class FaceDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.oversample = oversample
         self.on_bad_image = on_bad_image
         self.seed = seed
         self._preprocess = preprocess
@@ -215,10 +236,13 @@ class FaceDataModule(L.LightningDataModule):
         """Whether the protocol gives images to `train`, `val` or `test`."""
         return len(getattr(self.split, stage)) > 0
 
+    def class_counts(self, stage: str) -> np.ndarray:
+        """Images of each class in a split, int64 (K,)."""
+        return np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
+
     def classes_missing_from(self, stage: str) -> list[str]:
         """Classes of which a split has no image."""
-        present = set(self.index.targets[getattr(self.split, stage)].tolist())
-        return [name for target, name in enumerate(self.class_names) if target not in present]
+        return [name for name, count in zip(self.class_names, self.class_counts(stage), strict=True) if count == 0]
 
     def prepare_data(self) -> None:
         """Build the cache, if nothing has asked for it yet."""
@@ -267,12 +291,16 @@ class FaceDataModule(L.LightningDataModule):
         return [self.cache.digests[i].tobytes() + int(self.index.targets[i]).to_bytes(2) for i in indices]
 
     def _summary(self, stage: str, digests: list[bytes]) -> dict[str, Any]:
-        counts = np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
         return {
             "count": len(digests),
-            "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
+            "classes": dict(zip(self.class_names, self.class_counts(stage).tolist(), strict=True)),
             "sha256": hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
         }
+
+    def _draw_weights(self) -> np.ndarray:
+        """How often each training image is drawn, float (N,), adding up to 1."""
+        weights = self.class_counts("train")[self.index.targets[self.split.train]] ** -float(self.oversample)
+        return weights / weights.sum()
 
     def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -281,6 +309,7 @@ class FaceDataModule(L.LightningDataModule):
         sampler = EpochSampler(
             len(dataset),
             shuffle=training,
+            weights=self._draw_weights() if training and self.oversample else None,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,

@@ -1,0 +1,62 @@
+"""Losses for uneven labels, against what their papers say they are."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fer_lightning import losses
+
+COUNTS = torch.tensor([900, 90, 10])
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(60, 3, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+
+
+def test_weighted_gives_every_class_the_same_say(batch):
+    logits, targets = batch
+    # A batch with the classes as frequent as in training: the loss is the mean of the classes' means.
+    targets = torch.repeat_interleave(torch.arange(3), torch.tensor([54, 5, 1]))
+    counts = torch.bincount(targets)
+    means = [cross_entropy(logits[targets == k], targets[targets == k]) for k in range(3)]
+    torch.testing.assert_close(losses.weighted(logits, targets, counts), torch.stack(means).mean())
+
+
+def test_weighted_with_power_0_is_cross_entropy(batch):
+    torch.testing.assert_close(losses.weighted(*batch, COUNTS, power=0), cross_entropy(*batch))
+
+
+def test_focal_without_gamma_is_cross_entropy_and_with_it_passes_over_what_is_easy(batch):
+    torch.testing.assert_close(losses.focal(*batch, COUNTS, gamma=0), cross_entropy(*batch))
+    easy, hard = torch.tensor([[4.0, 0, 0]]), torch.tensor([[0, 1.0, 0]])
+    target = torch.tensor([0])
+
+    def share(logits):
+        return losses.focal(logits, target, COUNTS) / cross_entropy(logits, target)
+
+    p = easy.softmax(1)[0, 0]
+    torch.testing.assert_close(share(easy), (1 - p) ** 2)
+    assert share(hard) > 100 * share(easy)
+
+
+def test_logit_adjustment_adds_the_classes_log_shares(batch):
+    logits, targets = batch
+    adjusted = logits + 0.5 * torch.tensor([0.9, 0.09, 0.01]).log()
+    torch.testing.assert_close(losses.logit_adjusted(*batch, COUNTS, tau=0.5), cross_entropy(adjusted, targets))
+
+
+def test_logits_that_know_only_the_shares_are_best_flat():
+    targets = torch.repeat_interleave(torch.arange(3), COUNTS)
+    flat = torch.zeros(len(targets), 3)
+    tilted = flat + torch.tensor([0.2, 0.0, -0.2])
+    assert losses.logit_adjusted(flat, targets, COUNTS) < losses.logit_adjusted(tilted, targets, COUNTS)
+    assert losses.cross_entropy(flat, targets, COUNTS) > losses.cross_entropy(tilted, targets, COUNTS)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.weighted, losses.focal, losses.logit_adjusted])
+def test_label_smoothing_reaches_every_loss(batch, loss):
+    logits, targets = batch
+    counts = torch.tensor([20, 20, 20])
+    assert loss(10 * logits, targets, counts, label_smoothing=0.3) != loss(10 * logits, targets, counts)
