@@ -30,7 +30,7 @@ def write_artifacts(folder: Path, findings: Findings, datamodule: FaceDataModule
     counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
     _write_csv(folder / "confusion_matrix.csv", counts, index=True)
     title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {findings.stage}"
-    faces = datamodule.cache.open()[findings.indices], findings, class_names
+    faces = datamodule.faces(findings.indices), findings, class_names
     _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(findings.confusion, class_names, title))
     _write_figure(folder / "sample_predictions.png", samples_figure(*faces, title))
     _write_figure(folder / "worst_mistakes.png", mistakes_figure(*faces, f"Worst mistakes on {title}"))

@@ -149,7 +149,7 @@ class TensorBoardPictures(Callback):
             title = f"val, epoch {trainer.current_epoch + 1}"
             figure = confusion_matrix_figure(findings.confusion, pl_module.class_names, title)
             _add(writer, "confusion_matrix/val", figure, trainer)
-            images = trainer.datamodule.cache.open()[findings.indices]
+            images = trainer.datamodule.faces(findings.indices)
             title = f"Worst mistakes on {title}"
             figure = mistakes_figure(images, findings, pl_module.class_names, title, count=self.faces)
             _add(writer, "faces/val_worst_mistakes", figure, trainer)

@@ -5,6 +5,10 @@ FER2013_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neut
 # CK+ has no neutral class in its labelled sequences; contempt takes its place.
 CKPLUS_CLASSES = (*FER2013_CLASSES[:-1], "contempt")
 
+AFFECTNET_CLASSES = (*FER2013_CLASSES, "contempt")
+# As its annotation files number them.
+AFFECTNET_NUMBERS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+
 SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from fer_lightning.data.cache import Faces
 from fer_lightning.metrics import Findings
 
 
@@ -71,7 +72,7 @@ def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
 
 
 def mistakes_figure(
-    images: np.ndarray, findings: Findings, class_names: Sequence[str], title: str, *, count: int = 32
+    images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str, *, count: int = 32
 ) -> Figure:
     """Show the wrong predictions of the highest confidence; images uint8 (N, S, S) or (N, S, S, 3) go with findings."""
     targets, predictions, confidences = _decisions(findings)
@@ -82,7 +83,7 @@ def mistakes_figure(
 
 
 def samples_figure(
-    images: np.ndarray, findings: Findings, class_names: Sequence[str], title: str, *, per_class: int = 4
+    images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str, *, per_class: int = 4
 ) -> Figure:
     """Show a few images of each class, evenly spread, with their prediction: right ones green, wrong ones red."""
     targets, predictions, confidences = _decisions(findings)

@@ -40,7 +40,7 @@ if trouble == "full disk":
 names = [f"{i}.png" for i in range(20)]
 targets = np.arange(20) % 2
 index = FaceIndex(dataset="tiny", class_names=("a", "b"), names=names, targets=targets, read=read, source_key="key")
-print(cached_faces(index, Preprocess(), cache_dir).images_path)
+print(cached_faces(index, Preprocess(), cache_dir).images)
 """
 
 
@@ -123,13 +123,13 @@ class TestDecoding:
         assert not images.flags.writeable
 
     def test_the_folder_is_named_after_the_dataset(self, index, cache_dir):
-        assert cached_faces(index, Preprocess(), cache_dir).images_path.parent.name.startswith("tiny-")
+        assert cached_faces(index, Preprocess(), cache_dir).images.parent.name.startswith("tiny-")
 
 
 class TestReuse:
     @posix_only
     def test_other_users_may_read_it_as_the_folder_above_it(self, index, cache_dir):
-        place = cached_faces(index, Preprocess(), cache_dir).images_path.parent
+        place = cached_faces(index, Preprocess(), cache_dir).images.parent
         assert place.stat().st_mode == cache_dir.stat().st_mode
 
     def test_the_second_run_decodes_nothing(self, index, cache_dir, reads):
@@ -236,7 +236,7 @@ class TestInterruptions:
     def test_the_next_build_clears_away_what_a_killed_one_left(self, cache_dir, tmp_path):
         start_build(cache_dir, tmp_path / "log", "killed").communicate(timeout=60)
         cache = cached_faces(twenty(), Preprocess(), cache_dir)
-        assert left_in(cache_dir) == [cache.images_path.parent.name]
+        assert left_in(cache_dir) == [cache.images.parent.name]
 
     def test_two_processes_share_one_build(self, cache_dir, tmp_path):
         builders = [start_build(cache_dir, tmp_path / "log", "slow") for _ in range(2)]

@@ -250,6 +250,53 @@ class TestEpochSampler:
         assert list(EpochSampler(10, shuffle=True, seed=5, rank=1, world_size=2)) == whole[1::2]
 
 
+class TestDecodingOnDemand:
+    """Where the decoded images would take more than `cache_gb`."""
+
+    def test_batches_are_those_of_the_array_on_disk(self, datamodule):
+        stored, on_demand = datamodule(), datamodule(cache_gb=0)
+        assert not isinstance(on_demand.cache.open(), np.ndarray)
+        for one, other in zip(stored.train_dataloader(), on_demand.train_dataloader(), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_no_image_is_written_and_the_fingerprint_is_the_same(self, datamodule, tmp_path):
+        module = datamodule(cache_gb=0)
+        assert module.fingerprint()["splits"] == datamodule(cache_dir=tmp_path / "other").fingerprint()["splits"]
+        assert [path.name for path in (tmp_path / "cache").rglob("*.npy")] == ["digests.npy"]
+
+    def test_images_that_do_not_decode_are_left_out_too(self, datamodule):
+        module = datamodule(bad=(2, 20), cache_gb=0, on_bad_image="skip")
+        assert {2, 20} == set(module.cache.skipped)
+        assert len(list(module.train_dataloader())) == 3
+
+    def test_faces_are_read_by_their_positions(self, datamodule, pictures):
+        faces = datamodule(cache_gb=0).faces(np.array([4, 8, 30]))
+        np.testing.assert_array_equal(faces[np.array([2, 0])], pictures[[30, 4]])
+        assert faces[np.array([], int)].shape == (0, 48, 48)
+
+    @forks
+    def test_workers_decode_from_one_archive(self, ckplus_tree, zipped, tmp_path):
+        reader = partial(read_ckplus, zipped(ckplus_tree))
+        protocol = partial(subject_kfold, fold=0, n_folds=2)
+        modules = [
+            FaceDataModule(
+                reader, protocol, Preprocess(), batch_size=4, cache_dir=tmp_path, cache_gb=gb, num_workers=workers
+            )
+            for gb, workers in ((1, 0), (0, 2))
+        ]
+        for one, other in zip(*(module.train_dataloader() for module in modules), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_a_dataset_goes_to_a_worker_that_shares_no_memory(self, ckplus_tree, zipped, tmp_path):
+        reader = partial(read_ckplus, zipped(ckplus_tree))
+        module = FaceDataModule(
+            reader, partial(subject_kfold, fold=0, n_folds=2), Preprocess(), cache_dir=tmp_path, cache_gb=0
+        )
+        dataset = module.dataset("train")
+        sent = pickle.loads(pickle.dumps(dataset))
+        torch.testing.assert_close(sent.__getitems__([(0, 1)]), dataset.__getitems__([(0, 1)]))
+
+
 class TestOversampling:
     """12 angry training images, 4 happy, 2 sad."""
 

@@ -36,6 +36,7 @@ LAYERS = [
     {"data.faces", "data.drawing"},
     {"data.tree", "data.synthetic"},
     {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
+    {"data.affectnet"},
     {"data.datamodule", "data"},
     {"metrics", "optim", "losses", "initial_weights"},
     {"module", "plots", "checkpoint_io"},

@@ -12,7 +12,6 @@ import numpy as np
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
-from fer_lightning.images import decode_image
 from fer_lightning.labels import CKPLUS_CLASSES, canonical
 
 FILE_NAME = re.compile(r"(?P<folder>[^/]+)/(?P<subject>S\d+)_(?P<sequence>\d+)_(?P<frame>\d+)\.png$")
@@ -42,7 +41,7 @@ def read_ckplus(root: str | Path | None = None) -> FaceIndex:
         class_names=CKPLUS_CLASSES,
         names=names,
         targets=np.array(targets, dtype=np.int64),
-        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        read=tree.decoder(names),
         source_key=tree.key(),
         subjects=np.array([match["subject"] for match in matches]),
         sequences=np.array([f"{match['subject']}_{match['sequence']}" for match in matches]),

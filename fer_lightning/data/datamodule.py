@@ -16,13 +16,15 @@ from albumentations import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fer_lightning.data.cache import FaceCache, cached_faces
+from fer_lightning.data.cache import DecodedOnDemand, FaceCache, Faces, cached_faces
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.splits import STAGES, Split
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
+
+ENOUGH_FOR_STATISTICS = 20_000  # images
 
 
 class FaceBatch(NamedTuple):
@@ -63,7 +65,7 @@ class FaceDataset(Dataset):
         self.seed = seed
 
     @cached_property
-    def _images(self) -> np.ndarray:
+    def _images(self) -> np.ndarray | DecodedOnDemand:
         return self.cache.open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,6 +156,7 @@ class FaceDataModule(L.LightningDataModule):
         num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
             cores, and up to 8 beside a GPU.
         cache_dir: Where decoded images are kept.
+        cache_gb: The most they may take there; beyond it each is decoded whenever it is needed, by the workers.
         oversample: From 0, where an epoch shows each training image once, to 1, where it draws every class equally
             often; between, a class with n images is drawn in proportion to n^(1 - oversample).
         on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
@@ -171,6 +174,7 @@ class FaceDataModule(L.LightningDataModule):
         batch_size: int = 128,
         num_workers: int | None = None,
         cache_dir: str | Path = "data/cache",
+        cache_gb: float = 8.0,
         oversample: float = 0.0,
         on_bad_image: Literal["fail", "skip"] = "fail",
         seed: int = 0,
@@ -191,6 +195,7 @@ class FaceDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
         self.oversample = oversample
         self.on_bad_image = on_bad_image
         self.seed = seed
@@ -207,7 +212,9 @@ class FaceDataModule(L.LightningDataModule):
     @cached_property
     def cache(self) -> FaceCache:
         """The decoded images; built on first use."""
-        cache = cached_faces(self.index, self._preprocess, self.cache_dir, on_bad_image=self.on_bad_image)
+        cache = cached_faces(
+            self.index, self._preprocess, self.cache_dir, on_bad_image=self.on_bad_image, most_gb=self.cache_gb
+        )
         for i, reason in cache.skipped.items():
             log.warning("left out: %s %s", self.index.names[i], reason)
         return cache
@@ -225,7 +232,8 @@ class FaceDataModule(L.LightningDataModule):
         """With the training split's mean and standard deviation filled in where they are needed."""
         if not self._preprocess.lacks_statistics:
             return self._preprocess
-        return self._preprocess.fitted(self.cache.open()[self.split.train])
+        spread = self.split.train[:: max(1, len(self.split.train) // ENOUGH_FOR_STATISTICS)]
+        return self._preprocess.fitted(self.cache.open()[spread])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -243,6 +251,10 @@ class FaceDataModule(L.LightningDataModule):
     def classes_missing_from(self, stage: str) -> list[str]:
         """Classes of which a split has no image."""
         return [name for name, count in zip(self.class_names, self.class_counts(stage), strict=True) if count == 0]
+
+    def faces(self, indices: np.ndarray) -> Faces:
+        """The images at these positions in `index`."""
+        return Faces(self.cache.open(), indices)
 
     def prepare_data(self) -> None:
         """Build the cache, if nothing has asked for it yet."""

@@ -14,7 +14,7 @@ import pandas as pd
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
 from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError, decode_image
+from fer_lightning.images import BadImageError
 from fer_lightning.labels import FER2013_CLASSES, canonical
 
 SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -57,7 +57,7 @@ def _index_folders(tree: FileTree) -> FaceIndex:
         class_names=FER2013_CLASSES,
         names=names,
         targets=np.array(targets, dtype=np.int64),
-        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        read=tree.decoder(names),
         source_key=tree.key(),
         splits=np.array([SPLITS[match["usage"]] for match in matches]),
     )

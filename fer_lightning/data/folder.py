@@ -8,7 +8,6 @@ import numpy as np
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
-from fer_lightning.images import decode_image
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,11 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
         expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
         download="or collect images into one folder a class",
     )
+    return index_class_folders(tree, "folder")
+
+
+def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
+    """Index the images of a tree by the folders they lie in; raises InputError as `read_folder`."""
     names = tree.images()
     if empty := [folder for folder in tree.empty_folders() if folder != "./"]:
         raise InputError(f"{tree.path}: the folder {', '.join(empty)} is empty; fill it or remove it")
@@ -57,11 +61,11 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
     if len(class_names) < 2:
         raise InputError(f"{tree.path} has images of one class only, {class_names[0]!r}: at least two are needed")
     return FaceIndex(
-        dataset="folder",
+        dataset=dataset,
         class_names=class_names,
         names=names,
         targets=np.array([class_names.index(label) for label in labels], dtype=np.int64),
-        read=lambda i: decode_image(tree.read(names[i]), names[i]),
+        read=tree.decoder(names),
         source_key=tree.key(),
         splits=np.array([SPLITS[part[0].lower()] for part in parts]) if has_splits else None,
     )

@@ -44,14 +44,26 @@ class Split:
         return replace(self, **{stage: positions[getattr(self, stage)] for stage in STAGES})
 
 
-def official(index: FaceIndex) -> Split:
-    """The dataset's own split. FER2013: Training trains, PublicTest chooses, PrivateTest reports."""
+def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
+    """The dataset's own split. FER2013: Training trains, PublicTest chooses, PrivateTest reports.
+
+    Args:
+        index: Must say which split an image is in.
+        val_percent: Of `train`, stratified, to choose by where the dataset has no validation split of its own.
+        seed: Of that choice.
+    """
     if index.splits is None:
         raise InputError(
             f"{index.dataset} has no official split: use protocol=random_80_10_10"
             + (", or protocol=subject_kfold" if index.subjects is not None else "")
         )
+    if not 0 <= val_percent < 100:
+        raise InputError(f"protocol.val_percent must be 0 to 99, got {val_percent}")
     stages = {stage: np.flatnonzero(index.splits == stage) for stage in STAGES}
+    if val_percent and not len(stages["val"]):
+        size = round(len(stages["train"]) * val_percent / 100)
+        parts = _stratified(index, stages["train"], size, seed=seed, name="official")
+        stages["train"], stages["val"] = map(np.sort, parts)
     return _checked(index, Split(protocol="official", **stages))
 
 

@@ -4,13 +4,15 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError
+from fer_lightning.images import BadImageError, decode_image
 
 # What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
@@ -32,6 +34,7 @@ class FileTree:
         self.path = path
         stamps = _zip_stamps(path) if path.is_file() else _directory_stamps(path)
         self._stamps = {name: stamps[name] for name in sorted(stamps) if not _is_hidden(name)}
+        self._archives: dict[int, zipfile.ZipFile] = {}
         self.names = tuple(name for name in self._stamps if not name.endswith("/"))
         self._folders = tuple(name for name in self._stamps if name.endswith("/"))
 
@@ -55,13 +58,13 @@ class FileTree:
         """One file's bytes.
 
         Raises:
-            BadImageError: The archive holds it damaged, or it is a link that leads nowhere.
+            BadImageError: The archive holds it damaged, there is no such file, or it is a link that leads nowhere.
             InputError: The disk does not give it, which says nothing of the image and may pass.
         """
         try:
             with self.open(name) as file:
                 return file.read()
-        except FileNotFoundError as error:  # a link that leads nowhere
+        except (FileNotFoundError, KeyError) as error:  # a link that leads nowhere, or a list names what is not there
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
         except OSError as error:
             raise InputError(
@@ -71,9 +74,23 @@ class FileTree:
         except READ_ERRORS as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
 
-    @cached_property
+    def decoder(self, names: Sequence[str]) -> Callable[[int], np.ndarray]:
+        """What decodes the image names[i] to uint8 BGR (H, W, 3); it can be sent to another process."""
+        return partial(_decode, self, names)
+
+    @property
     def _archive(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
+        """Opened once a process: forked ones would move each other's place in one file."""
+        if os.getpid() not in self._archives:
+            self._archives = {os.getpid(): zipfile.ZipFile(self.path)}
+        return self._archives[os.getpid()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_archives": {}}
+
+
+def _decode(tree: FileTree, names: Sequence[str], i: int) -> np.ndarray:
+    return decode_image(tree.read(names[i]), names[i])
 
 
 def find_tree(

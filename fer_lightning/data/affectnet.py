@@ -1,0 +1,155 @@
+"""AffectNet (Mollahosseini et al., 2019): web faces in colour, 8 expressions, in each of the layouts it is found in.
+
+* official: `train_set/` and `val_set/`, each with `images/<id>.jpg` and `annotations/<id>_exp.npy` (0 to 7; 8 to 10 say
+  that there is no expression to name). Its validation split is what papers report on, so it is `test` here.
+* Kaggle: `labels.csv` with the columns `pth` and `label` beside class folders, which may say otherwise than the file.
+* class folders, with or without a train/val/test level.
+"""
+
+import io
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from rich.progress import track
+
+from fer_lightning.data.faces import FaceIndex
+from fer_lightning.data.folder import index_class_folders
+from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
+from fer_lightning.errors import InputError
+from fer_lightning.labels import AFFECTNET_CLASSES, AFFECTNET_NUMBERS, canonical
+
+log = logging.getLogger(__name__)
+
+SPLITS = {"train_set": "train", "val_set": "test"}
+ANNOTATION = re.compile(rf"(?P<place>(?:.*/)?(?P<split>{'|'.join(SPLITS)}))/annotations/(?P<id>[^/]+)_exp\.npy$")
+UNNAMED = {8: "none", 9: "uncertain", 10: "no face"}
+CSV_NAME = "labels.csv"
+
+
+class _Labels(NamedTuple):
+    """What a layout says: an image's path and its expression's word each, and its split where there is one."""
+
+    names: list[str]
+    words: list[str]
+    splits: list[str] | None
+
+
+def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] = ()) -> FaceIndex:
+    """Index AffectNet, zip or unpacked.
+
+    Args:
+        root: Where it lies; None looks in `data/affectnet`, then `$FER_DATA/affectnet`.
+        exclude: Classes left out: `contempt` gives what papers call AffectNet-7.
+
+    Raises:
+        InputError: Nothing there, an expression of another name or number, a class without images.
+    """
+    classes = {canonical(name) for name in exclude}
+    if unknown := classes - set(AFFECTNET_CLASSES):
+        raise InputError(
+            f"data.reader.exclude has {', '.join(sorted(unknown))}, but the classes are {', '.join(AFFECTNET_CLASSES)}"
+        )
+    tree = find_tree(
+        "affectnet",
+        root,
+        holds=lambda name: _is_csv(name) or ANNOTATION.search(name) is not None or _in_class_folder(name),
+        expected="AffectNet (train_set/ and val_set/ with images/ and annotations/, labels.csv, or class folders)",
+        download="AffectNet from its authors, who ask for a signed agreement",
+    )
+    labels = _labels(tree)
+    class_names = tuple(name for name in AFFECTNET_CLASSES if name not in classes)
+    if missing := set(class_names) - set(labels.words):
+        raise InputError(
+            f"{tree.path} has no image of class {', '.join(sorted(missing))}: complete the download, or say "
+            f"'data.reader.exclude=[{','.join(sorted(missing | classes))}]'"
+        )
+    kept = [i for i, word in enumerate(labels.words) if word not in classes]
+    names = [labels.names[i] for i in kept]
+    return FaceIndex(
+        dataset="affectnet",
+        class_names=class_names,
+        names=names,
+        targets=np.array([class_names.index(labels.words[i]) for i in kept], dtype=np.int64),
+        read=tree.decoder(names),
+        source_key=f"{tree.key()} {sorted(classes)}",
+        splits=None if labels.splits is None else np.array([labels.splits[i] for i in kept]),
+    )
+
+
+def _labels(tree: FileTree) -> _Labels:
+    """As the layout that is there has them."""
+    if annotations := [match for name in tree.names if (match := ANNOTATION.search(name))]:
+        return _official(tree, annotations)
+    if csv_name := next(filter(_is_csv, tree.names), None):
+        return _kaggle(tree, csv_name)
+    index = index_class_folders(tree, "affectnet")
+    words = [_known(index.class_names[target], f"{tree.path}: the class directory") for target in index.targets]
+    return _Labels(list(index.names), words, None if index.splits is None else index.splits.tolist())
+
+
+def _official(tree: FileTree, annotations: list[re.Match[str]]) -> _Labels:
+    labels = _Labels([], [], [])
+    unnamed = dict.fromkeys(UNNAMED, 0)
+    for match in track(annotations, description="Reading annotations"):
+        number = _number(tree, match.string)
+        if number in UNNAMED:
+            unnamed[number] += 1
+            continue
+        labels.names.append(f"{match['place']}/images/{match['id']}.jpg")
+        labels.words.append(AFFECTNET_NUMBERS[number])
+        labels.splits.append(SPLITS[match["split"]])
+    if any(unnamed.values()):
+        counts = ", ".join(f"{count} {UNNAMED[number]}" for number, count in unnamed.items())
+        log.warning("%s: images without an expression are left out: %s", tree.path, counts)
+    return labels
+
+
+def _number(tree: FileTree, name: str) -> int:
+    """The expression in one annotation, which AffectNet keeps as a number or as its text."""
+    try:
+        value = np.load(io.BytesIO(tree.read(name)), allow_pickle=False)
+        number = int(str(value))
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{tree.path}: {name} holds no number ({error}); download it again or remove it") from error
+    if not 0 <= number < len(AFFECTNET_NUMBERS) + len(UNNAMED):
+        raise InputError(
+            f"{tree.path}: {name} holds expression {number}, but AffectNet has 0 to 10; correct it or remove it"
+        )
+    return number
+
+
+def _kaggle(tree: FileTree, csv_name: str) -> _Labels:
+    try:
+        with tree.open(csv_name) as file:
+            table = pd.read_csv(file, dtype=str)
+    except (ValueError, *READ_ERRORS) as error:
+        raise InputError(f"{tree.path / csv_name} is not a readable csv file ({error})") from error
+    if missing := {"pth", "label"} - set(table.columns):
+        raise InputError(f"{tree.path / csv_name} has no column {', '.join(sorted(missing))}: it needs pth and label")
+    if (incomplete := table[["pth", "label"]].isna().any(axis=1)).any():
+        raise InputError(f"{tree.path / csv_name}: line {incomplete.idxmax() + 2} lacks its pth or label")
+    above = PurePosixPath(csv_name).parent
+    words = [
+        _known(label, f"{tree.path / csv_name}: line {line} has the label")
+        for line, label in enumerate(table["label"], start=2)
+    ]
+    return _Labels([str(above / path) for path in table["pth"]], words, None)
+
+
+def _known(label: str, where: str) -> str:
+    if (word := canonical(label)) not in AFFECTNET_CLASSES:
+        raise InputError(f"{where} {label!r}, which AffectNet does not have: {', '.join(AFFECTNET_CLASSES)}")
+    return word
+
+
+def _is_csv(name: str) -> bool:
+    return PurePosixPath(name).name == CSV_NAME
+
+
+def _in_class_folder(name: str) -> bool:
+    return canonical(PurePosixPath(name).parent.name) in AFFECTNET_CLASSES
