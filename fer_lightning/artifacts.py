@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
 
 from fer_lightning.atomic import replacing
 from fer_lightning.data.datamodule import FaceDataModule
@@ -13,7 +15,9 @@ from fer_lightning.metrics import Findings
 from fer_lightning.plots import confusion_matrix_figure, learning_curves_figure, mistakes_figure, samples_figure
 
 
-def write_artifacts(folder: Path, findings: Findings, datamodule: FaceDataModule, epochs: pd.DataFrame) -> None:
+def write_artifacts(
+    folder: Path, findings: Findings, datamodule: FaceDataModule, epochs: pd.DataFrame | None = None
+) -> None:
     """Write what was measured on a split to `folder`.
 
     `predictions.csv` has a row an image: split, image, target, prediction, and p_<class>; `confusion_matrix.csv` has
@@ -23,7 +27,7 @@ def write_artifacts(folder: Path, findings: Findings, datamodule: FaceDataModule
         folder: Of the run.
         findings: Of the split.
         datamodule: Where the images come from.
-        epochs: The rows of `metrics.csv`.
+        epochs: The rows of `metrics.csv`; None where nothing was trained in epochs.
     """
     class_names = datamodule.class_names
     _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule))
@@ -34,7 +38,25 @@ def write_artifacts(folder: Path, findings: Findings, datamodule: FaceDataModule
     _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(findings.confusion, class_names, title))
     _write_figure(folder / "sample_predictions.png", samples_figure(*faces, title))
     _write_figure(folder / "worst_mistakes.png", mistakes_figure(*faces, f"Worst mistakes on {title}"))
-    _write_figure(folder / "learning_curves.png", learning_curves_figure(epochs, title))
+    if epochs is not None:
+        _write_figure(folder / "learning_curves.png", learning_curves_figure(epochs, title))
+
+
+def print_results(title: str, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
+    """Print the scores of the splits that were measured, and each class's of one of them."""
+    console = Console()
+    measured = [split for split in ("val", "test") if f"{split}/acc" in scores]
+    summary = Table("metric", *measured, title=title)
+    for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
+        if f"{measured[0]}/{metric}" in scores:
+            summary.add_row(metric, *(f"{scores[f'{split}/{metric}']:.4f}" for split in measured))
+    console.print(summary)
+    classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
+    for name, row in per_class.items():
+        classes.add_row(
+            name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
+        )
+    console.print(classes)
 
 
 def _predictions_table(findings: Findings, datamodule: FaceDataModule) -> pd.DataFrame:

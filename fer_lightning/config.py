@@ -26,6 +26,7 @@ from fer_lightning.errors import InputError
 
 __all__ = ["CONF_DIR", "check_keys", "compose_config", "instantiate", "plain_errors"]
 
+USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
@@ -62,7 +63,22 @@ class TrainConfig:
     output_dir: str = MISSING
 
 
+@dataclass
+class BaselineConfig:
+    """Top level of conf/baseline.yaml."""
+
+    data: Any = MISSING
+    protocol: Any = MISSING
+    preprocess: Any = MISSING
+    augmentation: Any = MISSING
+    model: Any = MISSING
+    seed: int = MISSING
+    max_images: int | None = None
+    output_dir: str = MISSING
+
+
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+ConfigStore.instance().store(name="baseline_schema", node=BaselineConfig)
 
 
 def run_folder(ckpt_path: str | None, new: str) -> str:
@@ -80,10 +96,10 @@ OmegaConf.register_new_resolver("run_folder", run_folder)
 OmegaConf.register_new_resolver("best_is", best_is)
 
 
-def compose_config(*overrides: str) -> DictConfig:
-    """The configuration of `python -m fer_lightning.train OVERRIDES`, without running it."""
+def compose_config(*overrides: str, command: str = "train") -> DictConfig:
+    """The configuration of `python -m fer_lightning.COMMAND OVERRIDES`, without running it."""
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose(command, overrides=list(overrides))
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def plain_errors() -> Iterator[None]:
     """End the command on a user's mistake with one sentence and exit code 1, without a traceback."""
     try:
         yield
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except USERS_MISTAKES as error:
         sys.exit(f"error: {explain(error)}")
     except (OSError, ValueError) as caught:
         # logging tells a folder it cannot write to as a ValueError.
@@ -102,9 +118,9 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"error: {error.strerror}: {place}; make room there, or write elsewhere with hydra.run.dir=DIR")
 
 
-def check_keys(cfg: DictConfig) -> None:
+def check_keys(cfg: DictConfig, schema: type) -> None:
     """Refuse top-level keys that nothing reads, which Hydra lets pass when they are added with `+key=value`."""
-    known = {field.name for field in fields(TrainConfig)}
+    known = {field.name for field in fields(schema)}
     if unknown := set(cfg) - known:
         raise InputError(f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: {_listed(known)}")
 

@@ -4,11 +4,9 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import logging
 import math
-import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,15 @@ import hydra
 import lightning as L
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.table import Table
 
-from fer_lightning.artifacts import write_artifacts
+from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.callbacks import EpochTable
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
@@ -37,10 +32,10 @@ from fer_lightning.hardware import choose_precision, describe_hardware, keep_fre
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import count_multiply_adds, count_parameters, describe_code, write_result
+from fer_lightning.run_folder import claimed
 
 log = logging.getLogger(__name__)
 
-USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # beside monitor.metric
 # Of the trainer's settings those that change what is learnt.
@@ -63,7 +58,7 @@ def main(cfg: DictConfig) -> float:
     keep_freed_memory()
     try:
         return train(cfg, overrides=HydraConfig.get().overrides.task)
-    except USERS_MISTAKES as error:
+    except config.USERS_MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the next job, and fails at the end
             log.error("error: %s", config.explain(error))
         raise
@@ -78,7 +73,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
-    with _claimed(run_dir, cfg.ckpt_path):
+    with claimed(run_dir, cfg.ckpt_path):
         code = describe_code()
         _check_settings(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -107,33 +102,6 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         return scores.get(cfg.monitor.metric, math.nan)
 
 
-@contextmanager
-def _claimed(run_dir: Path, ckpt_path: str | None) -> Iterator[None]:
-    """Make sure that this run alone writes to its folder, and take the folder back where a mistake ends it early."""
-    checkpoints = run_dir / "checkpoints"
-    goes_on = (
-        ckpt_path is not None and Path(ckpt_path).parent.resolve() == checkpoints.resolve() and checkpoints.exists()
-    )
-    if not goes_on:
-        rank_zero_only(_claim)(run_dir)
-    try:
-        yield
-    except USERS_MISTAKES:
-        if not goes_on and not list(checkpoints.glob("*.ckpt")):
-            rank_zero_only(shutil.rmtree)(run_dir, ignore_errors=True)
-        raise
-
-
-def _claim(run_dir: Path) -> None:
-    try:
-        (run_dir / "checkpoints").mkdir(parents=True)  # one of two runs that start at the same moment makes it
-    except FileExistsError as error:
-        raise InputError(
-            f"{run_dir} already holds a run: resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or start "
-            "another with hydra.run.dir=DIR"
-        ) from error
-
-
 def _reopen(run_dir: Path) -> None:
     (run_dir / "result.json").unlink(missing_ok=True)  # the run is unfinished again
     for half_written in (run_dir / "checkpoints").glob(".*.ckpt"):
@@ -141,7 +109,9 @@ def _reopen(run_dir: Path) -> None:
 
 
 def _check_settings(cfg: DictConfig) -> None:
-    config.check_keys(cfg)
+    config.check_keys(cfg, config.TrainConfig)
+    if "net" not in cfg.model:
+        raise InputError("that model is no network: fit it with python -m fer_lightning.baseline")
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and _is_ddp(cfg):
         raise InputError(
             "trainer=ddp starts the whole sweep again in each process: sweep with trainer=auto, one device"
@@ -303,7 +273,12 @@ def _write_run(
             "per_class": {findings.stage: per_class},
         },
     )
-    _print_results(run_dir, scores, per_class, findings.stage)
+    print_results("Best checkpoint", scores, per_class, findings.stage)
+    Console().print(
+        f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
+        "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
+        soft_wrap=True,
+    )
 
 
 def _log_hyper_parameters(
@@ -331,26 +306,6 @@ def _log_hyper_parameters(
 
 def _class_name(node: DictConfig) -> str:
     return node._target_.rpartition(".")[2]
-
-
-def _print_results(run_dir: Path, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
-    console = Console()
-    measured = [split for split in ("val", "test") if f"{split}/acc" in scores]
-    summary = Table("metric", *measured, title="Best checkpoint")
-    for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
-        summary.add_row(metric, *(f"{scores[f'{split}/{metric}']:.4f}" for split in measured))
-    console.print(summary)
-    classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
-    for name, row in per_class.items():
-        classes.add_row(
-            name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
-        )
-    console.print(classes)
-    console.print(
-        f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
-        "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
-        soft_wrap=True,
-    )
 
 
 if __name__ == "__main__":

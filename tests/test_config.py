@@ -11,7 +11,7 @@ import torch
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from fer_lightning.config import CONF_DIR, check_keys, compose_config, explain, instantiate, run_folder
+from fer_lightning.config import CONF_DIR, TrainConfig, check_keys, compose_config, explain, instantiate, run_folder
 from fer_lightning.errors import InputError
 
 GROUPS = [
@@ -20,6 +20,7 @@ GROUPS = [
     "preprocess",
     "augmentation",
     "model",
+    "loss",
     "optimizer",
     "scheduler",
     "trainer",
@@ -38,7 +39,7 @@ OPTIONS = [
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes_and_resolves(option):
     cfg = compose_config(option, "output_dir=somewhere")
-    check_keys(cfg)
+    check_keys(cfg, TrainConfig)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
@@ -85,7 +86,7 @@ def test_what_does_not_exist_is_refused_with_what_does(override, message):
 
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
     with pytest.raises(InputError, match="there is no bogus in the configuration: augmentation, .*trainer"):
-        check_keys(compose_config("+bogus=1"))
+        check_keys(compose_config("+bogus=1"), TrainConfig)
 
 
 def test_an_experiment_says_its_number_and_its_command():

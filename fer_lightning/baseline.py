@@ -1,0 +1,157 @@
+"""`python -m fer_lightning.baseline`: kNN and SVM on the same readers, protocols and metrics as the networks."""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC
+
+from fer_lightning.artifacts import print_results, write_artifacts
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError, settings_of
+from fer_lightning.hardware import describe_hardware
+from fer_lightning.metrics import Findings, Meter, per_class_scores
+from fer_lightning.result import describe_code, write_result
+from fer_lightning.run_folder import claimed
+
+log = logging.getLogger(__name__)
+
+BASELINES = "fer_lightning.classical."
+MOST_FOR_SVM = 60_000  # images; more would take days
+PROBE = 1_500  # images that a fit is timed on, to foretell one on all
+NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
+def main(cfg: DictConfig) -> float:
+    """Fit one classifier on one dataset and return its top-1 accuracy, on val where there is one."""
+    return baseline(cfg, overrides=HydraConfig.get().overrides.task)
+
+
+def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
+    """Fit, measure, and write `cfg.output_dir` as training does, but for what only networks have.
+
+    Args:
+        cfg: As conf/baseline.yaml composes it.
+        overrides: What the command line changed in it, for the record.
+    """
+    started = time.perf_counter()
+    run_dir = Path(cfg.output_dir)
+    with claimed(run_dir):
+        code = describe_code()
+        config.check_keys(cfg, config.BaselineConfig)
+        if not str(cfg.model._target_).startswith(BASELINES):
+            raise InputError("that model is a network: train it with python -m fer_lightning.train, or take knn or svm")
+        with settings_of("the model"):
+            pipeline: Pipeline = instantiate(cfg.model, seed=cfg.seed)
+        datamodule: FaceDataModule = instantiate(cfg.data)
+        chosen = _chosen(datamodule, cfg.max_images, cfg.seed)
+        images, targets = _bytes(datamodule, chosen), datamodule.index.targets[chosen]
+        if isinstance(pipeline[-1], SVC):
+            _check_cost(pipeline, images, targets)
+        log.info("fitting on %s of %s images", f"{len(chosen):,}", datamodule.index.dataset)
+        start = time.perf_counter()
+        pipeline.fit(images, targets)
+        fit_seconds = time.perf_counter() - start
+        scores: dict[str, float] = {}
+        for stage in (stage for stage in ("val", "test") if datamodule.has(stage)):
+            measured, findings = _measure(pipeline, datamodule, stage)
+            scores |= measured
+    write_artifacts(run_dir, findings, datamodule)
+    per_class = per_class_scores(findings.confusion, datamodule.class_names)
+    write_result(
+        run_dir / "result.json",
+        {
+            "command": ["python", "-m", "fer_lightning.baseline", *overrides],
+            **code,
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "seed": cfg.seed,
+            "hardware": describe_hardware(),
+            "data": datamodule.fingerprint(),
+            "class_names": list(datamodule.class_names),
+            "selection": "nothing is chosen: one fit",
+            "images": len(chosen),
+            "train_seconds": fit_seconds,
+            "seconds": time.perf_counter() - started,
+            "metrics": scores,
+            "per_class": {findings.stage: per_class},
+        },
+    )
+    (
+        run_dir / "checkpoints"
+    ).rmdir()  # held the folder's place; there are none of scikit-learn's, which could carry code
+    print_results(f"Fitted in {fit_seconds:.1f} s", scores, per_class, findings.stage)
+    Console().print(
+        f"Everything is in [bold]{run_dir}[/bold]: result.json, predictions.csv, confusion_matrix.png", soft_wrap=True
+    )
+    return scores.get("val/acc", scores.get("test/acc"))
+
+
+def _chosen(datamodule: FaceDataModule, most: int | None, seed: int) -> np.ndarray:
+    """Positions of the training images, or of a stratified part of them."""
+    train = datamodule.split.train
+    if most is None or most >= len(train):
+        return train
+    if most < len(datamodule.class_names):
+        raise InputError(f"max_images must be at least {len(datamodule.class_names)}, one a class, got {most}")
+    targets = datamodule.index.targets[train]
+    return np.sort(train_test_split(train, train_size=most, stratify=targets, random_state=seed)[0])
+
+
+def _bytes(datamodule: FaceDataModule, indices: np.ndarray) -> np.ndarray:
+    """Images as a network sees them before scaling, uint8 (N, S, S) or (N, S, S, 3)."""
+    faces = datamodule.faces(indices)[np.arange(len(indices))]
+    return np.stack([datamodule.preprocess.filtered(image) for image in faces])
+
+
+def _check_cost(pipeline: Pipeline, images: np.ndarray, targets: np.ndarray) -> None:
+    """Foretell an SVM's fit, which grows with the square of its images, and refuse one of days."""
+    if len(images) <= 4 * PROBE:
+        return
+    part = np.random.default_rng(0).choice(len(images), PROBE, replace=False)
+    start = time.perf_counter()
+    pipeline.fit(images[part], targets[part])
+    expected = (time.perf_counter() - start) * (len(images) / PROBE) ** 2
+    log.info("an SVM of %s images takes about %s here", f"{len(images):,}", _in_words(expected))
+    if len(images) > MOST_FOR_SVM:
+        raise InputError(
+            f"an SVM of {len(images):,} images would take about {_in_words(expected)} here, since its fit grows with "
+            f"their square ({PROBE:,} were timed): take part of them with max_images=20000, or model=knn"
+        )
+
+
+def _in_words(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tuple[dict[str, float], Findings]:
+    """Scores and predictions of a split; what needs probabilities is left out, since votes are none."""
+    indices = getattr(datamodule.split, stage)
+    targets = torch.from_numpy(datamodule.index.targets[indices])
+    predictions = torch.from_numpy(pipeline.predict(_bytes(datamodule, indices)))
+    meter = Meter(stage, len(datamodule.class_names), keep_predictions=True)
+    certain = torch.nn.functional.one_hot(predictions, len(datamodule.class_names)).float().log()
+    meter.update(torch.zeros(()), certain, targets, torch.from_numpy(indices))
+    left_out = {f"{stage}/{name}" for name in NOT_FROM_VOTES}
+    scores = {name: value.item() for name, value in meter.compute().items() if name not in left_out}
+    return scores, meter.findings()
+
+
+if __name__ == "__main__":
+    with config.plain_errors():
+        main()

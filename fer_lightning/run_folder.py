@@ -1,0 +1,47 @@
+"""The folder of a run: claimed by one run alone, and given back where a mistake ends it before it holds anything."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from fer_lightning.config import USERS_MISTAKES
+from fer_lightning.errors import InputError
+
+
+@contextmanager
+def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
+    """Make sure that this run alone writes to its folder, and take the folder back where a mistake ends it early.
+
+    Args:
+        run_dir: The folder; what Hydra put there before does not count as a run.
+        ckpt_path: Where the run goes on from; in this folder's own `checkpoints/`, it is the run that is there.
+
+    Raises:
+        InputError: Another run has it.
+    """
+    checkpoints = run_dir / "checkpoints"
+    goes_on = (
+        ckpt_path is not None and Path(ckpt_path).parent.resolve() == checkpoints.resolve() and checkpoints.exists()
+    )
+    if not goes_on:
+        rank_zero_only(_claim)(run_dir)
+    try:
+        yield
+    except USERS_MISTAKES:
+        if not goes_on and not list(checkpoints.glob("*.ckpt")):
+            rank_zero_only(shutil.rmtree)(run_dir, ignore_errors=True)
+        raise
+
+
+def _claim(run_dir: Path) -> None:
+    resumable = (run_dir / "checkpoints" / "last.ckpt").exists()
+    try:
+        if (run_dir / "result.json").exists():
+            raise FileExistsError
+        (run_dir / "checkpoints").mkdir(parents=True)  # one of two runs that start at the same moment makes it
+    except FileExistsError as error:
+        resume = f"resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or " if resumable else ""
+        raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR") from error
