@@ -1,5 +1,6 @@
 """The files that a finished run leaves beside its checkpoints: predictions, confusion matrix and pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,11 @@ from fer_lightning.plots import confusion_matrix_figure, learning_curves_figure,
 
 
 def write_artifacts(
-    folder: Path, findings: Findings, datamodule: FaceDataModule, epochs: pd.DataFrame | None = None
+    folder: Path,
+    findings: Findings,
+    datamodule: FaceDataModule,
+    class_names: Sequence[str],
+    epochs: pd.DataFrame | None = None,
 ) -> None:
     """Write what was measured on a split to `folder`.
 
@@ -27,10 +32,10 @@ def write_artifacts(
         folder: Of the run.
         findings: Of the split.
         datamodule: Where the images come from.
+        class_names: That the findings' targets and columns are of.
         epochs: The rows of `metrics.csv`; None where nothing was trained in epochs.
     """
-    class_names = datamodule.class_names
-    _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule))
+    _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
     counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
     _write_csv(folder / "confusion_matrix.csv", counts, index=True)
     title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {findings.stage}"
@@ -46,11 +51,11 @@ def print_results(title: str, scores: dict[str, float], per_class: dict[str, dic
     """Print the scores of the splits that were measured, and each class's of one of them."""
     console = Console()
     measured = [split for split in ("val", "test") if f"{split}/acc" in scores]
-    summary = Table("metric", *measured, title=title)
+    summary = Table("metric", *measured)
     for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
         if f"{measured[0]}/{metric}" in scores:
             summary.add_row(metric, *(f"{scores[f'{split}/{metric}']:.4f}" for split in measured))
-    console.print(summary)
+    console.print(f"[bold]{title}[/bold]", summary, sep="\n")
     classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
     for name, row in per_class.items():
         classes.add_row(
@@ -59,8 +64,8 @@ def print_results(title: str, scores: dict[str, float], per_class: dict[str, dic
     console.print(classes)
 
 
-def _predictions_table(findings: Findings, datamodule: FaceDataModule) -> pd.DataFrame:
-    class_names = np.array(datamodule.class_names)
+def _predictions_table(findings: Findings, datamodule: FaceDataModule, class_names: Sequence[str]) -> pd.DataFrame:
+    class_names = np.array(class_names)
     table = {
         "split": findings.stage,
         "image": [datamodule.index.names[i] for i in findings.indices],

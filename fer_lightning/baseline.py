@@ -69,7 +69,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         for stage in (stage for stage in ("val", "test") if datamodule.has(stage)):
             measured, findings = _measure(pipeline, datamodule, stage)
             scores |= measured
-    write_artifacts(run_dir, findings, datamodule)
+    write_artifacts(run_dir, findings, datamodule, datamodule.class_names)
     per_class = per_class_scores(findings.confusion, datamodule.class_names)
     write_result(
         run_dir / "result.json",

@@ -77,7 +77,37 @@ class BaselineConfig:
     output_dir: str = MISSING
 
 
+@dataclass
+class AuditConfig:
+    """Top level of conf/audit.yaml."""
+
+    data: Any = MISSING
+    protocol: Any = MISSING
+    preprocess: Any = MISSING
+    augmentation: Any = MISSING
+    threshold: float = MISSING
+    seed: int = MISSING
+    output_dir: str = MISSING
+
+
+@dataclass
+class EvaluateConfig:
+    """Top level of conf/evaluate.yaml."""
+
+    data: Any = MISSING
+    protocol: Any = MISSING
+    preprocess: Any = MISSING
+    augmentation: Any = MISSING
+    ckpt_path: str | None = None
+    split: str | None = None
+    audit: str | None = None
+    seed: int = MISSING
+    output_dir: str = MISSING
+
+
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
 ConfigStore.instance().store(name="baseline_schema", node=BaselineConfig)
 
 

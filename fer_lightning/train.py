@@ -248,7 +248,7 @@ def _write_run(
     """Write pictures and tables, then `result.json`, and print what a person wants to know."""
     run_dir = Path(cfg.output_dir)
     findings = model.findings("test" if datamodule.has("test") else "val")
-    write_artifacts(run_dir, findings, datamodule, epochs)
+    write_artifacts(run_dir, findings, datamodule, model.class_names, epochs)
     per_class = per_class_scores(findings.confusion, model.class_names)
     parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
     _log_hyper_parameters(cfg, trainer, datamodule, scores)

@@ -78,7 +78,7 @@ def test_every_classifier_learns_from_every_feature(faces, features, make, pca):
 def test_a_run_writes_what_a_networks_does(run, model):
     folder = run(f"model={model}")
     written = json.loads((folder / "result.json").read_text())
-    assert written["metrics"]["test/acc"] > 0.5
+    assert written["metrics"]["test/acc"] > 1.4 / 7  # chance is 1 / 7
     assert written["data"]["protocol"] == "official"
     assert written["train_seconds"] < written["seconds"]
     assert {"test/f1_macro", "val/recall_macro", "test/specificity_macro"} <= written["metrics"].keys()

@@ -14,17 +14,20 @@ def find_model(model: str | Path | None) -> Path:
         InputError: There is none.
     """
     if model is None:
-        finished = sorted(RUNS.glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+        finished = [path for path in RUNS.glob("*/result.json") if _models_in(path.parent)]
         if not finished:
             raise InputError(
                 f"there is no model: none comes with the package yet, and {RUNS.absolute()} holds no finished run; "
                 "train one (make demo, or python -m fer_lightning.train), or name a file with --model"
             )
-        return find_model(finished[-1].parent)
+        return find_model(max(finished, key=lambda path: path.stat().st_mtime).parent)
     path = Path(model)
     if not path.is_dir():
         return path
-    for candidate in (path / "model.onnx", path / "checkpoints" / "best.ckpt"):
-        if candidate.is_file():
-            return candidate
+    if models := _models_in(path):
+        return models[0]
     raise InputError(f"{path.absolute()} is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt")
+
+
+def _models_in(run: Path) -> list[Path]:
+    return [path for path in (run / "model.onnx", run / "checkpoints" / "best.ckpt") if path.is_file()]

@@ -1,0 +1,204 @@
+"""`python -m fer_lightning.audit`: images that stand in a dataset twice, across its splits or under two labels."""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from fer_lightning.atomic import replacing
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.duplicates import Pairs, alike, flat, groups, identical
+from fer_lightning.data.splits import STAGES
+from fer_lightning.errors import InputError
+from fer_lightning.plots import faces_figure
+
+log = logging.getLogger(__name__)
+
+FLAGGED = "flagged.csv"
+SHOWN = 8  # pairs of a kind on the contact sheet
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="audit")
+def main(cfg: DictConfig) -> None:
+    """Audit one dataset under one protocol."""
+    audit(cfg)
+
+
+def audit(cfg: DictConfig) -> dict[str, Any]:
+    """Compare all images with each other, write `cfg.output_dir`, print the findings and return them.
+
+    `report.json` has the counts, `pairs.csv` a row for each pair of alike images, `flagged.csv` one for each image of
+    val and test that is also in train, that has a twin under another label, or that is flat; `evaluate audit=DIR` reads
+    the last. `contact_sheet.png` shows some of each.
+
+    Args:
+        cfg: As conf/audit.yaml composes it.
+    """
+    config.check_keys(cfg, config.AuditConfig)
+    if not 0 < cfg.threshold <= 1:
+        raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")
+    datamodule: FaceDataModule = instantiate(cfg.data)
+    faces = _Faces(datamodule)
+    table = faces.table(identical(faces.digests), alike(faces.images, threshold=cfg.threshold))
+    flagged = faces.flagged(table, flat(faces.images))
+    report = {
+        "dataset": datamodule.index.dataset,
+        "protocol": datamodule.split.protocol,
+        "threshold": cfg.threshold,
+        "images": len(faces.stages),
+        "exact": faces.groups_report(table[table.exact]),
+        "near": faces.groups_report(table),
+        "also_in_train": {
+            stage: faces.overlap(flagged, stage) for stage in ("val", "test") if (faces.stages == stage).any()
+        },
+        "flat": faces.names[flat(faces.images)].tolist(),
+    }
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, report, table, flagged)
+    figure = faces.contact_sheet(table, f"{report['dataset']}, {report['protocol']}: alike images")
+    with replacing(folder / "contact_sheet.png") as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    _print(report, folder)
+    return report
+
+
+class _Faces:
+    """All images of the splits in one row, with what is known of each."""
+
+    def __init__(self, datamodule: FaceDataModule) -> None:
+        split = datamodule.split
+        indices = np.concatenate([getattr(split, stage) for stage in STAGES])
+        self.stages = np.repeat(STAGES, [len(getattr(split, stage)) for stage in STAGES])
+        self.images = datamodule.faces(indices)[np.arange(len(indices))]
+        self.names = np.array([datamodule.index.names[i] for i in indices])
+        self.labels = np.array(datamodule.class_names)[datamodule.index.targets[indices]]
+        self.class_names = datamodule.class_names
+        self.digests = datamodule.cache.digests[indices]
+
+    def table(self, *found: Pairs) -> pd.DataFrame:
+        """A row a pair, the most alike first."""
+        pairs = Pairs(*map(np.concatenate, zip(*found, strict=True)))
+        columns: dict[str, Any] = {}
+        for side, positions in (("first", pairs.first), ("second", pairs.second)):
+            columns[side] = positions
+            columns |= {f"{side}_{what}": getattr(self, f"{what}s")[positions] for what in ("name", "stage", "label")}
+        table = pd.DataFrame(columns)
+        table["correlation"], table["mirrored"] = pairs.correlation, pairs.mirrored
+        table["exact"] = (self.digests[pairs.first] == self.digests[pairs.second]).all(axis=1)
+        table = table.drop_duplicates(["first", "second"])
+        return table.sort_values(["exact", "correlation"], ascending=False, kind="stable", ignore_index=True)
+
+    def flagged(self, table: pd.DataFrame, flat_ones: np.ndarray) -> pd.DataFrame:
+        """A row an image of whatever split that something is to be said of."""
+        flags = pd.DataFrame(
+            {"image": self.names, "split": self.stages, "label": self.labels}
+            | dict.fromkeys(("exact_in_train", "near_in_train", "same_label_in_train", "conflicting", "flat"), False)
+        )
+        flags.loc[flat_ones, "flat"] = True
+        for one, other in (("first", "second"), ("second", "first")):
+            across = (table[f"{one}_stage"] == "train") & (table[f"{other}_stage"] != "train")
+            conflict = table[f"{one}_label"] != table[f"{other}_label"]
+            flags.loc[table.loc[across & table.exact, other], "exact_in_train"] = True
+            flags.loc[table.loc[across, other], "near_in_train"] = True
+            flags.loc[table.loc[across & ~conflict, other], "same_label_in_train"] = True
+            flags.loc[table.loc[conflict, other], "conflicting"] = True
+        said = ["exact_in_train", "near_in_train", "conflicting", "flat"]
+        return flags[flags[said].any(axis=1)].reset_index(drop=True)
+
+    def groups_report(self, table: pd.DataFrame) -> dict[str, int]:
+        """How many groups of alike images there are, how many images too many, and how many groups disagree."""
+        pairs = Pairs(*(table[name].to_numpy() for name in ("first", "second", "correlation", "mirrored")))
+        group = groups(pairs, len(self.names))
+        sizes = np.bincount(group)
+        kinds = pd.DataFrame({"group": group, "label": self.labels}).groupby("group")["label"].nunique()
+        train = np.bincount(group[self.stages == "train"], minlength=len(sizes))
+        return {
+            "pairs": len(table),
+            "groups": int((sizes > 1).sum()),
+            "redundant_images": int((sizes - 1).sum()),
+            "redundant_in_train": int(np.maximum(train - 1, 0).sum()),
+            "groups_under_several_labels": int((kinds > 1).sum()),
+        }
+
+    def overlap(self, flagged: pd.DataFrame, stage: str) -> dict[str, Any]:
+        """How many images of a split have a twin in train, by class too, and for how many the labels agree."""
+        mine, total = flagged[flagged.split == stage], int((self.stages == stage).sum())
+        counts = pd.Series(self.labels[self.stages == stage]).value_counts()
+        near = mine[mine.near_in_train]
+        by_class = near.label.value_counts().reindex(list(self.class_names), fill_value=0)
+        return {
+            "images": total,
+            "exact": int(mine.exact_in_train.sum()),
+            "near": len(near),
+            "near_share": len(near) / total,
+            "near_same_label_share": float(near.same_label_in_train.mean()) if len(near) else None,
+            "near_share_by_class": {name: int(by_class[name]) / int(counts.get(name, 1)) for name in self.class_names},
+        }
+
+    def contact_sheet(self, table: pd.DataFrame, title: str) -> plt.Figure:
+        """Pairs side by side: across splits, under two labels, and the least alike that still count."""
+        across = table[(table.first_stage != table.second_stage)].drop_duplicates("second").head(SHOWN)
+        conflicts = table[table.first_label != table.second_label].drop_duplicates("second").head(SHOWN)
+        least = table[~table.exact].drop_duplicates("second").tail(SHOWN)
+        shown = pd.concat([across, conflicts, least])
+        positions = shown[["first", "second"]].to_numpy().reshape(-1)
+        captions = []
+        for row in shown.itertuples():
+            how = "same" if row.exact else f"{row.correlation:.3f}{' mirrored' if row.mirrored else ''}"
+            captions += [f"{row.first_stage}\n{row.first_label}", f"{row.second_stage}: {how}\n{row.second_label}"]
+        return faces_figure(self.images[positions], captions, title if len(shown) else f"{title}: none")
+
+
+def _write(folder: Path, report: dict[str, Any], table: pd.DataFrame, flagged: pd.DataFrame) -> None:
+    with replacing(folder / "pairs.csv") as temporary:
+        table.drop(columns=["first", "second"]).to_csv(temporary, index=False, float_format="%.4f")
+    with replacing(folder / FLAGGED) as temporary:
+        flagged.to_csv(temporary, index=False)
+    with replacing(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _print(report: dict[str, Any], folder: Path) -> None:
+    console = Console()
+    what = f"{report['dataset']}, {report['protocol']}: {report['images']:,} images"
+    table = Table("", "exact", f"correlation from {report['threshold']}", title=what)
+    for key, name in (
+        ("groups", "groups of alike images"),
+        ("redundant_images", "images beyond the first of each"),
+        ("redundant_in_train", "of them within train"),
+        ("groups_under_several_labels", "groups under several labels"),
+    ):
+        table.add_row(name, f"{report['exact'][key]:,}", f"{report['near'][key]:,}")
+    for stage, overlap in report["also_in_train"].items():
+        shares = [f"{overlap[kind]:,} ({overlap[kind] / overlap['images']:.1%})" for kind in ("exact", "near")]
+        table.add_row(f"images of {stage} that are in train", *shares)
+    console.print(table)
+    for stage, overlap in report["also_in_train"].items():
+        if overlap["near"]:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in overlap["near_share_by_class"].items())
+            agree = overlap["near_same_label_share"]
+            console.print(f"{stage} by class: {shares}; the label agrees for {agree:.1%}", soft_wrap=True)
+    console.print(f"{len(report['flat'])} flat images")
+    console.print(
+        f"Everything is in [bold]{folder}[/bold]: contact_sheet.png, pairs.csv, {FLAGGED}, report.json. "
+        f"Accuracy without them: python -m fer_lightning.evaluate audit={folder} ckpt_path=...",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    with config.plain_errors():
+        main()
