@@ -76,7 +76,7 @@ def test_every_classifier_learns_from_every_feature(faces, features, make, pca):
 
 @pytest.mark.parametrize("model", ["knn", "svm"])
 def test_a_run_writes_what_a_networks_does(run, model):
-    folder = run(f"model={model}")
+    folder = run(f"model={model}", "model.features=hog")
     written = json.loads((folder / "result.json").read_text())
     assert written["metrics"]["test/acc"] > 1.4 / 7  # chance is 1 / 7
     assert written["data"]["protocol"] == "official"

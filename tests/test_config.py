@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_every_option_of_every_group_composes_and_resolves(option):
     cfg = compose_config(option, "output_dir=somewhere")
     check_keys(cfg, TrainConfig)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF_DIR / "sweep").glob("*.yaml"))])
+def test_every_job_of_a_sweep_composes_and_resolves(name):
+    sweep = OmegaConf.load(CONF_DIR / "sweep" / f"{name}.yaml")
+    assert sweep.hydra.mode == "MULTIRUN"
+    choices = [
+        [f"{key}={value}" for value in str(values).split(",")] for key, values in sweep.hydra.sweeper.params.items()
+    ]
+    jobs = list(product(*choices))
+    assert len(jobs) > 1
+    for job in jobs:
+        cfg = compose_config(*job, "output_dir=somewhere", command="baseline" if name == "baselines" else "train")
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if not o.startswith(("trainer", "model", "experiment"))])
