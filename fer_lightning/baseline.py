@@ -61,7 +61,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         images, targets = _bytes(datamodule, chosen), datamodule.index.targets[chosen]
         if isinstance(pipeline[-1], SVC):
             _check_cost(pipeline, images, targets)
-        log.info("fitting on %s of %s images", f"{len(chosen):,}", datamodule.index.dataset)
+        log.info("fitting on %s images of %s", f"{len(chosen):,}", datamodule.index.dataset)
         start = time.perf_counter()
         pipeline.fit(images, targets)
         fit_seconds = time.perf_counter() - start
