@@ -1,6 +1,7 @@
 """`fer-predict SOURCE...`: faces and emotions from photos, folders, video and webcam, as a table and as pictures."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
 from fer_lightning.inference.views import Match, fuse, open_views, together
 
 MOST_LINES = 10  # of a list in the terminal
-WINDOW = "fer-predict (q to leave)"
+WINDOW = "fer-predict"
 
 
 class Save(StrEnum):
@@ -94,7 +95,7 @@ class Tally:
 
 
 class _Left(Exception):
-    """`q` was pressed in the window."""
+    """`q` was pressed in the window, or it was closed."""
 
 
 def main(
@@ -180,6 +181,8 @@ def main(
         found = list(chain.from_iterable(moments)) if views else open_sources(sources)
         if not found:
             raise InputError(f"no image or video was found in {', '.join(sources)}")
+        if show:
+            _check_window()
         _introduce(console, predictor)
         moving = any(source.kind != "image" for source in found)
         names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
@@ -222,7 +225,7 @@ def _predict(
                 tally.add(prediction)
                 progress.update(task, advance=1, rate=f"{tally.frames / tally.seconds:.1f}/s")
                 if show:
-                    _show(prediction, anonymous=results.anonymous)
+                    _show(prediction, tally, anonymous=results.anonymous)
         except (KeyboardInterrupt, _Left):
             console.print("Stopped; what was done until here is kept.")
         except OSError as error:
@@ -238,7 +241,7 @@ def _one_by_one(
     predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
     """Pictures in one stream, so that they share batches; each video by itself."""
-    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else source.name):
+    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else id(source)):
         members = list(group)
         frames = chain.from_iterable(source.frames() for source in members)
         live = members[0].kind == "camera"
@@ -295,17 +298,23 @@ def _total(sources: list[Source]) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def _show(prediction: Prediction, *, anonymous: bool) -> None:
+def _check_window() -> None:
+    """Open a window in a process of its own: where there is no screen, OpenCV's Qt ends the process that asks."""
+    probe = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('fer-predict')"], capture_output=True)
+    if probe.returncode:
+        raise InputError(
+            "OpenCV cannot open a window here: leave --show away; or use a machine with a screen, and opencv-python in "
+            "place of opencv-python-headless"
+        )
+
+
+def _show(prediction: Prediction, tally: Tally, *, anonymous: bool) -> None:
     if prediction.frame.image is None:
         return
-    try:
-        cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
-    except cv2.error as error:
-        raise InputError(
-            "this OpenCV cannot open windows: leave --show away, or install opencv-python in place of "
-            "opencv-python-headless, on a machine with a screen"
-        ) from error
-    if cv2.waitKey(1) == ord("q"):
+    cv2.namedWindow(WINDOW, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+    cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
+    cv2.setWindowTitle(WINDOW, f"fer-predict, {tally.frames / tally.seconds:.0f} frames/s (q to leave)")
+    if cv2.waitKey(1) == ord("q") or cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
         raise _Left
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,3 +264,30 @@ def test_an_output_folder_that_cannot_be_written_is_told(predict, tmp_path, phot
     assert finished.returncode == 1
     assert b"error:" in finished.stderr
     assert b"Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
+def test_without_a_screen_a_window_is_told_to_be_left_away(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    blind = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    finished = predict("a.jpg", "--show", env=blind)
+    assert finished.returncode == 1
+    assert b"cannot open a window here: leave --show away" in finished.stderr
+    assert b"qt" not in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="needs xvfb-run")
+def test_a_window_shows_what_is_seen_and_changes_nothing_else(onnx_model, video, tmp_path, table):
+    video(12)
+    command = ["xvfb-run", "-a", sys.executable, "-m", "fer_lightning.predict", "film.mp4", "--show"]
+    command += ["--model", str(onnx_model), "--output", "out"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert [int(row["frame"]) for row in table()] == list(range(12))
+
+
+def test_one_film_named_twice_is_two_films(predict, video, tmp_path):
+    video(5)
+    predict("film.mp4", "film.mp4")
+    assert {path.name for path in (tmp_path / "out" / "timelines").iterdir()} == {"film.png", "film_2.png"}
