@@ -8,19 +8,30 @@ import pytest
 import typer
 
 from fer_lightning import export, predict
-from fer_lightning.config import CONF_DIR, check_keys, compose_config
+from fer_lightning.config import (
+    CONF_DIR,
+    AuditConfig,
+    BaselineConfig,
+    EvaluateConfig,
+    TrainConfig,
+    check_keys,
+    compose_config,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"^python -m fer_lightning\.train(.*)$", README, flags=re.MULTILINE)))
+COMMANDS = sorted(
+    set(re.findall(r"^python -m fer_lightning\.(train|baseline|audit|evaluate)(.*)$", README, re.MULTILINE))
+)
+SCHEMAS = {"train": TrainConfig, "baseline": BaselineConfig, "audit": AuditConfig, "evaluate": EvaluateConfig}
 PREDICTIONS = sorted(set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export) [^#`\n]*)", README, flags=re.MULTILINE)))
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
-def test_every_training_command_composes(arguments):
+@pytest.mark.parametrize(("command", "arguments"), COMMANDS)
+def test_every_command_composes(command, arguments):
     overrides = [word for word in shlex.split(arguments) if word != "-m"]
     sweeps = [re.sub(r"=(range\((\d+),.*\)|([^,\[]+),.*)$", r"=\2\3", override) for override in overrides]
-    check_keys(compose_config(*sweeps))
+    check_keys(compose_config(*sweeps, command=command), SCHEMAS[command])
 
 
 @pytest.mark.parametrize("line", PREDICTIONS)
