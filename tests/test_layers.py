@@ -12,7 +12,11 @@ import fer_lightning
 PACKAGE = Path(fer_lightning.__file__).parent
 # A file imports only from lines above its own.
 LAYERS = [
-    {"errors", "labels", "atomic", "hardware"},
+    {"errors", "labels", "atomic", "hardware", "leaderboard"},
+    {"leaderboard.runs"},
+    {"leaderboard.entries"},
+    {"leaderboard.figures", "leaderboard.page"},
+    {"report"},
     {"images", "checkpoint"},
     {"preprocess"},
     {"models.cnn", "models.seresnet", "models.backbones"},
@@ -82,6 +86,7 @@ def test_a_file_imports_only_from_layers_below_its_own(module):
         ("fer_lightning", {"numpy", "torch"}),
         ("fer_lightning.preprocess", {"torch", "lightning", "albumentations", "hydra"}),
         ("fer_lightning.models", {"lightning", "albumentations", "hydra", "cv2"}),
+        ("fer_lightning.report", {"torch", "lightning", "albumentations", "hydra", "cv2"}),
         ("fer_lightning.predict", {"torch", "lightning", "albumentations", "hydra", "pandas", "matplotlib"}),
         ("fer_lightning.inference.torch_backend", {"lightning", "albumentations", "hydra", "fer_lightning.data"}),
         ("fer_lightning.data.ckplus", {"torch", "lightning", "albumentations", "hydra"}),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from fer_lightning import export, predict
+from fer_lightning import export, predict, report
 from fer_lightning.config import (
     CONF_DIR,
     AuditConfig,
@@ -24,7 +24,9 @@ COMMANDS = sorted(
     set(re.findall(r"^python -m fer_lightning\.(train|baseline|audit|evaluate)(.*)$", README, re.MULTILINE))
 )
 SCHEMAS = {"train": TrainConfig, "baseline": BaselineConfig, "audit": AuditConfig, "evaluate": EvaluateConfig}
-PREDICTIONS = sorted(set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export) [^#`\n]*)", README, flags=re.MULTILINE)))
+PREDICTIONS = sorted(
+    set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export|report) [^#`\n]*)", README, flags=re.MULTILINE))
+)
 
 
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS)
@@ -37,7 +39,9 @@ def test_every_command_composes(command, arguments):
 @pytest.mark.parametrize("line", PREDICTIONS)
 def test_every_option_of_a_prediction_command_exists(line):
     command, *words = shlex.split(line)
-    parser = typer.main.get_command(typer_app({"fer-predict": predict.main, "fer-export": export.main}[command]))
+    parser = typer.main.get_command(
+        typer_app({"fer-predict": predict.main, "fer-export": export.main, "fer-report": report.main}[command])
+    )
     known = {option for parameter in parser.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 

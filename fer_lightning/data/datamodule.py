@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -293,6 +294,7 @@ class FaceDataModule(L.LightningDataModule):
             "dataset": self.index.dataset,
             "protocol": self.split.protocol,
             "leaks": self.split.leaks,
+            "sha256": hashlib.sha256(b"".join(sorted(chain.from_iterable(digests.values())))).hexdigest(),
             "skipped": [self.index.names[i] for i in self.cache.skipped],
             "splits": {stage: self._summary(stage, digests[stage]) for stage in STAGES},
             "duplicates": {stage: sum(digest[:16] in known for digest in digests[stage]) for stage in STAGES[1:]},

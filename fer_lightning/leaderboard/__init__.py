@@ -1,0 +1,1 @@
+"""Many runs beside each other: collected, grouped, tested against each other, drawn."""

@@ -1,0 +1,203 @@
+"""Runs that differ only in seed or fold, as one row of a leaderboard, and whether the best is so by chance."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from fer_lightning.leaderboard.runs import Column, Run, differing
+
+RESAMPLES = 10_000
+MOST_TESTED = 25  # entries of a column that are tested against its best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row.
+
+    Attributes:
+        column: What its numbers may be compared on.
+        label: The network, and the settings in which it differs from others.
+        runs: In the order of seeds and folds.
+        mean: Of the metric over seeds; the folds of a seed are pooled by their images first.
+        std: Over seeds, or over the folds of a single seed; None for one run.
+        interval: Half the width of the mean's 95 % interval (Student's t); None for one run.
+        repetitions: In words: `3 seeds`, `10 folds`.
+        p_value: That the best of the column is better by chance alone, corrected for the number of comparisons; None
+            for the best itself and where the test images are not the same.
+    """
+
+    column: Column
+    label: str
+    runs: tuple[Run, ...]
+    mean: float
+    std: float | None
+    interval: float | None
+    repetitions: str
+    p_value: float | None = None
+
+
+def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None = None) -> list[Entry]:
+    """Group runs and summarise `metric`, without its split's name: `acc`, `f1_macro`; the best of each column first.
+
+    Args:
+        runs: That have the metric.
+        metric: Its name.
+        group_by: Settings that tell entries apart; None takes those that differ.
+    """
+    keys = list(group_by) if group_by is not None else differing(runs)
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        values = tuple(str(run.settings.get(key) or None) for key in keys)
+        groups.setdefault((run.column, run.network, values), []).append(run)
+    told: dict[tuple[Column, str], list[tuple]] = {}
+    for column, network, values in groups:
+        told.setdefault((column, network), []).append(values)
+    made = [
+        _summary(column, _label(network, keys, values, told[column, network]), members, metric)
+        for (column, network, values), members in groups.items()
+    ]
+    lower_is_better = metric in ("loss", "ece")
+    return sorted(made, key=lambda entry: (entry.column, entry.mean if lower_is_better else -entry.mean))
+
+
+def with_p_values(made: Sequence[Entry]) -> list[Entry]:
+    """Fill in `p_value` by a paired bootstrap of each column's best against the others (Holm's correction)."""
+    result = []
+    for column in dict.fromkeys(entry.column for entry in made):
+        best, *others = [entry for entry in made if entry.column == column]
+        of_best = _correct(best) if others else None
+        p_values = [_paired_bootstrap(of_best, _correct(other)) for other in others[:MOST_TESTED]]
+        corrected = _holm(p_values) + [None] * len(others[MOST_TESTED:])
+        result += [best, *(replace(other, p_value=p) for other, p in zip(others, corrected, strict=True))]
+    return result
+
+
+def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
+    """One row an entry, as leaderboard.csv has it."""
+    rows = []
+    for entry in made:
+        facts, dataset = entry.runs[0].facts, entry.column
+        rows.append(
+            {
+                "dataset": dataset.dataset,
+                "protocol": dataset.protocol,
+                "leaks": dataset.leaks,
+                "split": dataset.stage,
+                "fingerprint": dataset.fingerprint[:12],
+                "entry": entry.label,
+                "repetitions": entry.repetitions,
+                metric: entry.mean,
+                "std": entry.std,
+                "interval_95": entry.interval,
+                "p_against_best": entry.p_value,
+                **{
+                    name: _mean_of(entry.runs, name)
+                    for name in ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")
+                    if name != metric
+                },
+                "parameters": facts.get("parameters"),
+                "multiply_adds": facts.get("multiply_adds"),
+                "epochs": facts.get("epochs"),
+                "train_seconds": float(np.mean([run.facts["train_seconds"] for run in entry.runs]))
+                if all("train_seconds" in run.facts for run in entry.runs)
+                else None,
+                "selection": facts.get("selection"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> Entry:
+    runs = sorted(runs, key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
+    seeds = list(dict.fromkeys(run.repetition[0] for run in runs))
+    values = np.array([run.metrics[f"{column.stage}/{metric}"] for run in runs])
+    weights = np.array([run.count for run in runs], float)
+    of_seed = [
+        np.average(values[mine], weights=weights[mine])
+        for seed in seeds
+        if (mine := np.array([run.repetition[0] == seed for run in runs])).any()
+    ]
+    folds = len({run.repetition[1] for run in runs})
+    spread = np.array(of_seed) if len(of_seed) > 1 else values
+    count = len(spread)
+    std = float(spread.std(ddof=1)) if count > 1 else None
+    interval = None if std is None else float(stats.t.ppf(0.975, count - 1) * std / math.sqrt(count))
+    words = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"] if seeds != [None] else ["no seed"]
+    of = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
+    words += [f"{folds} folds" if of in (None, folds) else f"{folds} of {of} folds"] if of or folds > 1 else []
+    return Entry(
+        column=column,
+        label=label,
+        runs=tuple(runs),
+        mean=float(np.mean(of_seed)),
+        std=std,
+        interval=interval,
+        repetitions=", ".join(words),
+    )
+
+
+def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network: Sequence[Sequence[str]]) -> str:
+    """The network with the settings that tell its entries apart."""
+    several = [len({other[i] for other in of_network}) > 1 for i in range(len(keys))]
+    settings = [
+        f"{_name(key)}={_short(value)}" for key, value, tells in zip(keys, values, several, strict=True) if tells
+    ]
+    return " ".join([network, *settings])
+
+
+def _name(key: str) -> str:
+    """A key's last part; of a class, what it is a class of."""
+    place, _, name = key.rpartition(".")
+    return place.rpartition(".")[2] if name == "_target_" else name
+
+
+def _short(value: str) -> str:
+    text = value.rpartition(".")[2] if value.startswith(("fer_lightning.", "torch.")) else value
+    return text if len(text) <= 24 else f"{text[:21]}..."
+
+
+def _mean_of(runs: Sequence[Run], name: str) -> float | None:
+    values = [run.metrics.get(f"{run.stage}/{name}") for run in runs]
+    return None if None in values else float(np.mean(values))
+
+
+def _correct(entry: Entry) -> pd.Series | None:
+    """How often each test image was got right, by (seed, fold, image); None where a run's predictions are missing."""
+    parts = []
+    for run in entry.runs:
+        if (predictions := run.predictions()) is None:
+            return None
+        seed, fold = run.repetition
+        parts.append(predictions.assign(seed=str(seed), fold=str(fold)))
+    return pd.concat(parts).groupby(["seed", "fold", "image"])["correct"].mean()
+
+
+def _paired_bootstrap(of_best: pd.Series | None, of_other: pd.Series | None) -> float | None:
+    """Two-sided p-value of no difference in accuracy; None where seeds or test images are not the same."""
+    if of_best is None or of_other is None:
+        return None
+    both = pd.concat([of_best, of_other], axis=1, join="inner", keys=["best", "other"]).astype(float)
+    if len(both) < max(len(of_best), len(of_other)):
+        return None
+    # One image under several seeds is one witness.
+    difference = (both["best"] - both["other"]).groupby(level="image").mean().to_numpy()
+    generator = np.random.default_rng(0)
+    values, counts = np.unique(difference.round(9), return_counts=True)
+    drawn = generator.multinomial(len(difference), counts / counts.sum(), size=RESAMPLES) @ values / len(difference)
+    beyond = min((drawn <= 0).mean(), (drawn >= 0).mean())
+    return float(min(1.0, 2 * max(beyond, 1 / RESAMPLES)))
+
+
+def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm (1979): each p-value times how many are at least as large, never below a smaller one's."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[i] = largest
+    return corrected

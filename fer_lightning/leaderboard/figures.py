@@ -1,0 +1,137 @@
+"""The pictures of a leaderboard; each function gives None where the runs have nothing to draw."""
+
+from collections.abc import Sequence
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from fer_lightning.leaderboard.entries import Entry
+from fer_lightning.leaderboard.runs import Run
+
+KERNEL = "model.net.kernel_size"
+SCORES = ("acc", "precision_macro", "recall_macro", "f1_macro")
+MOST = 12  # bars or curves in one picture
+
+
+def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
+    """Metric by kernel size, a line a column and network, with the 95 % interval where there are several runs."""
+    lines: dict[str, dict[int, Entry]] = {}
+    for entry in entries:
+        if (kernel := entry.runs[0].settings.get(KERNEL)) is not None:
+            lines.setdefault(f"{entry.runs[0].network}, {entry.column}", {}).setdefault(kernel, entry)
+    lines = {name: points for name, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, points in lines.items():
+        kernels = sorted(points)
+        means = [points[kernel].mean for kernel in kernels]
+        errors = [points[kernel].interval or 0.0 for kernel in kernels]
+        axes.errorbar(kernels, means, yerr=errors, marker="o", capsize=4, label=name)
+    axes.set(
+        xlabel="kernel size", ylabel=metric, xticks=sorted({kernel for points in lines.values() for kernel in points})
+    )
+    if metric != "loss":
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # an interval may reach beyond what a share can
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def bars_figure(entries: Sequence[Entry]) -> Figure | None:
+    """Accuracy, precision, recall and F1 side by side, for the first entries of one column."""
+    shown = [entry for entry in entries if all(_score(entry, name) is not None for name in SCORES)][:MOST]
+    if not shown:
+        return None
+    figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(shown) + 2), 4.6), layout="constrained")
+    places, width = np.arange(len(shown)), 0.8 / len(SCORES)
+    for number, name in enumerate(SCORES):
+        heights = [_score(entry, name) for entry in shown]
+        axes.bar(places + (number - 1.5) * width, heights, width, label=name.replace("_macro", ", macro"))
+    axes.set_xticks(places, [fill(entry.label, 26) for entry in shown], rotation=30, ha="right", fontsize=8)
+    axes.set(ylim=(0, 1.12), title=str(shown[0].column))
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.0), framealpha=0.9)
+    return figure
+
+
+def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
+    """Metric against parameters and multiply-adds, for one column; what nothing else beats on both is joined."""
+    costs = {"parameters": "parameters", "multiply_adds": "multiply-adds of one image"}
+    shown = [entry for entry in entries if all(entry.runs[0].facts.get(cost) for cost in costs)]
+    if len({entry.runs[0].facts["parameters"] for entry in shown}) < 2:
+        return None
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+    for axes, (cost, name) in zip(panels, costs.items(), strict=True):
+        points = sorted((entry.runs[0].facts[cost], entry.mean, entry.label) for entry in shown)
+        axes.scatter([x for x, _, _ in points], [y for _, y, _ in points])
+        for x, y, label in points[: 2 * MOST]:
+            axes.annotate(label, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        front = pareto_front([(x, y) for x, y, _ in points])
+        axes.plot([x for x, _ in front], [y for _, y in front], color="tab:red", alpha=0.5, drawstyle="steps-post")
+        wide = points[-1][0] > 10 * points[0][0]
+        axes.set(xscale="log" if wide else "linear", xlabel=name)
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.margins(x=0.25)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(metric)
+    figure.suptitle(str(shown[0].column), fontsize=11)
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, score) those that no cheaper or equally cheap one reaches, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front
+
+
+def curves_figure(entries: Sequence[Entry]) -> Figure | None:
+    """Validation accuracy by epoch, for the first run of each of the first entries of one column."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for entry in entries[:MOST]:
+        epochs = entry.runs[0].epochs()
+        if epochs is not None and {"epoch", "val/acc"} <= set(epochs.columns):
+            axes.plot(epochs["epoch"], epochs["val/acc"], label=entry.label)
+    if not axes.lines:
+        plt.close(figure)
+        return None
+    axes.set(xlabel="epoch", ylabel="val/acc", title=str(entries[0].column))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def transfer_figure(runs: Sequence[Run]) -> Figure | None:
+    """Accuracy of models trained on one dataset (rows) and measured on another (columns); the mean of several."""
+    measured = [
+        (run.facts["model"]["training"].get("dataset", "unknown"), run.column.dataset, run.metrics[f"{run.stage}/acc"])
+        for run in runs
+        if run.is_evaluation
+    ]
+    if not measured:
+        return None
+    matrix = pd.DataFrame(measured, columns=["trained on", "measured on", "acc"]).pivot_table(
+        index="trained on", columns="measured on", values="acc"
+    )
+    figure, axes = plt.subplots(figsize=(2.5 + 1.2 * matrix.shape[1], 2 + 0.8 * matrix.shape[0]), layout="constrained")
+    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        value = matrix.iat[row, column]
+        if not np.isnan(value):
+            axes.text(column, row, f"{value:.1%}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    axes.set_xticks(range(matrix.shape[1]), matrix.columns)
+    axes.set_yticks(range(matrix.shape[0]), matrix.index)
+    axes.set(xlabel="measured on", ylabel="trained on")
+    return figure
+
+
+def _score(entry: Entry, name: str) -> float | None:
+    values = [run.metrics.get(f"{run.stage}/{name}") for run in entry.runs]
+    return None if None in values else float(np.mean(values))

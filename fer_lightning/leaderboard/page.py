@@ -1,0 +1,121 @@
+"""A leaderboard as Markdown and as one HTML file that needs nothing beside it."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from fer_lightning.leaderboard.entries import Entry
+from fer_lightning.leaderboard.runs import Column
+
+HEADER = (
+    "entry",
+    "runs",
+    "mean",
+    "± 95 %",
+    "std",
+    "p against the best",
+    "parameters",
+    "multiply-adds",
+    "epochs",
+    "training",
+)
+STYLE = """
+body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; line-height: 1.45;
+  color-scheme: light dark }
+table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .3rem .6rem; text-align: right }
+th { border-bottom: 2px solid; cursor: default } th:first-child, td:first-child { text-align: left }
+tr:nth-child(even) td { background: rgb(128 128 128 / .1) } img { max-width: 100%; background: white }
+.leaks { color: #b45309 } figure { margin: 1.5rem 0 }
+"""
+NOTE = (
+    "Mean over seeds; folds are pooled by their images first. ± is the 95 % interval of the mean (Student's t), and "
+    "stands only where there are several runs. p: a paired bootstrap over the same test images against the best of the "
+    "column, corrected for the number of comparisons (Holm); empty where the images differ. Columns are never to be "
+    "compared with each other."
+)
+
+
+def cells(entry: Entry) -> list[str]:
+    """One row, in the order of `HEADER`."""
+    facts = entry.runs[0].facts
+    seconds = [run.facts["train_seconds"] for run in entry.runs if "train_seconds" in run.facts]
+    return [
+        entry.label,
+        entry.repetitions,
+        f"{entry.mean:.4f}",
+        "" if entry.interval is None else f"{entry.interval:.4f}",
+        "" if entry.std is None else f"{entry.std:.4f}",
+        "" if entry.p_value is None else ("< 0.001" if entry.p_value < 0.001 else f"{entry.p_value:.3f}"),
+        f"{facts['parameters']:,}" if facts.get("parameters") else "",
+        f"{facts['multiply_adds'] / 1e6:,.1f} M" if facts.get("multiply_adds") else "",
+        str(facts.get("epochs") or ""),
+        _in_words(sum(seconds) / len(seconds)) if seconds else "",
+    ]
+
+
+def columns_of(entries: Sequence[Entry]) -> dict[Column, list[Entry]]:
+    """Entries by column, in order."""
+    result: dict[Column, list[Entry]] = {}
+    for entry in entries:
+        result.setdefault(entry.column, []).append(entry)
+    return result
+
+
+def markdown(entries: Sequence[Entry], metric: str) -> str:
+    """A table a column."""
+    lines = ["# Leaderboard", "", NOTE, ""]
+    for column, members in columns_of(entries).items():
+        lines += [f"## {column}: {metric}", "", _row(HEADER), _row(["---"] + ["---:"] * (len(HEADER) - 1))]
+        lines += [_row(cells(entry)) for entry in members] + [""]
+    return "\n".join(lines)
+
+
+def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], unreadable: Mapping[Path, str]) -> str:
+    """All of it, pictures included."""
+    parts = ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
+    for column, members in columns_of(entries).items():
+        leaks = ' <span class="leaks">near-copies cross this split</span>' if column.leaks else ""
+        parts += [f"<h2>{html.escape(str(column))}: {html.escape(metric)}{leaks}</h2>", "<table><thead>"]
+        parts += [_html_row(HEADER, "th"), "</thead><tbody>", *(_html_row(cells(entry), "td") for entry in members)]
+        parts.append("</tbody></table>")
+    for title, figure in figures.items():
+        picture = base64.b64encode(_png(figure)).decode()
+        text = html.escape(title)
+        parts.append(
+            f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="data:image/png;base64,{picture}"></figure>'
+        )
+    if unreadable:
+        items = "".join(f"<li>{html.escape(f'{folder}: {why}')}</li>" for folder, why in unreadable.items())
+        parts.append(f"<h2>Left out</h2><ul>{items}</ul>")
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Leaderboard</title>'
+        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
+
+
+def _html_row(texts: Sequence[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in texts)}</tr>"
+
+
+def _in_words(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,211 @@
+"""Finished runs, read from their `result.json`.
+
+What two runs may be compared on is their *column*: the dataset with its fingerprint, the protocol, and the split that
+is reported. Runs that differ only in seed or fold are one *entry*; what tells entries apart is every setting in which
+the runs at hand differ.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fer_lightning.errors import InputError
+
+SCHEMA_VERSIONS = (1,)
+# Settings that make a repetition of a run, or that say where and how it ran, and not what was learnt.
+REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
+PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
+MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
+WATCHING = tuple(
+    f"callbacks.{name}."
+    for name in ("progress", "epoch_seed", "pictures", "epoch_table", "best_checkpoint", "last_checkpoint")
+)
+# Parts of the configuration that stand in it a second time, where a constructor takes them.
+AGAIN = (
+    *("data.preprocess.", "data.protocol.", "data.augmentation."),
+    *("model.optimizer.", "model.scheduler.", "model.loss."),
+)
+
+
+class Column(NamedTuple):
+    """What numbers must share to stand in one column."""
+
+    dataset: str
+    fingerprint: str
+    protocol: str
+    leaks: bool
+    stage: str
+
+    def __str__(self) -> str:
+        leaks = ", leaks" if self.leaks else ""
+        return f"{self.dataset} {self.protocol}{leaks}, {self.stage} [{self.fingerprint[:6]}]"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `result.json`.
+
+    Attributes:
+        folder: Where it lies.
+        facts: Its content.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """By name, `test/acc` and so on."""
+        return self.facts["metrics"]
+
+    @property
+    def stage(self) -> str:
+        """The split that is reported: test where there is one."""
+        return "test" if "test/acc" in self.metrics else "val"
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether a trained model was measured, and nothing trained."""
+        return "model" in self.facts and isinstance(self.facts["model"], Mapping)
+
+    @cached_property
+    def column(self) -> Column:
+        """Where its number may stand."""
+        data = self.facts["data"]
+        return Column(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration by dotted keys, without what only repeats, places or watches a run."""
+        flat = dict(_flat(self.facts.get("config", {})))
+        left_out = {*REPETITION, *PLACES, *MACHINE}
+        return {
+            key: value
+            for key, value in flat.items()
+            if key not in left_out and not key.startswith((*WATCHING, *AGAIN, "logger."))
+        }
+
+    @property
+    def network(self) -> str:
+        """Name of the network, or of the classifier with its features."""
+        model = self.facts.get("config", {}).get("model") or {}
+        if "net" in model:
+            return model["net"]["name"]
+        return f"{model.get('_target_', 'model').rpartition('.')[2]} {model.get('features', '')}".strip()
+
+    @property
+    def repetition(self) -> tuple[int | None, int | None]:
+        """Seed and fold; None where the run has none."""
+        config = self.facts.get("config", {})
+        return self.facts.get("seed"), (config.get("protocol") or {}).get("fold")
+
+    @property
+    def count(self) -> int:
+        """Images of the split that is reported."""
+        return self.facts["data"]["splits"][self.stage]["count"]
+
+    def predictions(self) -> pd.DataFrame | None:
+        """Which images it got right: image, correct; None where the run's table is not there or not readable."""
+        try:
+            table = pd.read_csv(
+                self.folder / "predictions.csv", usecols=["image", "target", "prediction"], engine="pyarrow"
+            )
+        except (OSError, ValueError):
+            return None
+        return pd.DataFrame({"image": table["image"], "correct": table["target"] == table["prediction"]})
+
+    def epochs(self) -> pd.DataFrame | None:
+        """Its `metrics.csv`; None where there is none or it is not readable."""
+        try:
+            return pd.read_csv(self.folder / "metrics.csv")
+        except (OSError, ValueError):
+            return None
+
+
+class Collected(NamedTuple):
+    """The runs that were read, and why others were not, by folder."""
+
+    runs: list[Run]
+    unreadable: dict[Path, str]
+
+
+def collect(places: Sequence[Path]) -> Collected:
+    """Read every `result.json` at or below the given folders; a folder with checkpoints and none is unfinished.
+
+    Raises:
+        InputError: A folder does not exist.
+    """
+    runs, unreadable = [], {}
+    for place in places:
+        if not place.is_dir():
+            raise InputError(f"there is no folder {place}: give the folder of a sweep, or outputs")
+        for path in sorted(place.rglob("result.json")):
+            try:
+                runs.append(Run(path.parent, _read(path)))
+            except InputError as error:
+                unreadable[path.parent] = str(error)
+        for checkpoints in sorted(place.rglob("checkpoints")):
+            if not (checkpoints.parent / "result.json").exists():
+                unreadable[checkpoints.parent] = "is unfinished: it has no result.json"
+    return Collected(runs, unreadable)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Settings that are not the same in all runs of one network in one column, in alphabetical order.
+
+    One that a run lacks, since it is older, counts as null, nothing or zero.
+    """
+    keys: set[str] = set()
+    alike: dict[tuple[Column, str], list[Run]] = {}
+    for run in runs:
+        alike.setdefault((run.column, run.network), []).append(run)
+    for first, *others in alike.values():
+        for run in others:
+            ours, theirs = first.settings, run.settings
+            keys |= {key for key in ours.keys() | theirs.keys() if _value(ours, key) != _value(theirs, key)}
+    return sorted(keys)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    value = settings.get(key)
+    return None if value in (0, "", "[]", False) else value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})") from error
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if version not in SCHEMA_VERSIONS:
+        raise InputError(f"has schema {version}, and this version reads {', '.join(map(str, SCHEMA_VERSIONS))}")
+    if missing := {"metrics", "data"} - facts.keys():
+        raise InputError(f"lacks {', '.join(sorted(missing))}")
+    if not {"test/acc", "val/acc"} & facts["metrics"].keys():
+        raise InputError("has no accuracy of val or test")
+    return facts
+
+
+def _fingerprint(data: Mapping[str, Any]) -> str:
+    """Of all of the dataset's images, whichever split they are in."""
+    if "sha256" in data:
+        return data["sha256"]
+    counts: dict[str, int] = {}
+    for split in data["splits"].values():
+        for name, count in split["classes"].items():
+            counts[name] = counts.get(name, 0) + count
+    return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node

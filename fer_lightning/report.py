@@ -1,0 +1,133 @@
+"""`fer-report DIR...`: a leaderboard of all finished runs below some folders."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fer_lightning.atomic import replacing
+from fer_lightning.errors import InputError
+from fer_lightning.leaderboard.entries import Entry, entries, table, with_p_values
+from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_figure, kernel_figure, transfer_figure
+from fer_lightning.leaderboard.page import HEADER, cells, columns_of, markdown, page
+from fer_lightning.leaderboard.runs import Run, collect
+
+MOST_LINES = 10  # of a list in the terminal
+SHOWN = HEADER.index("parameters")  # columns of the table in the terminal; all are in the files
+
+
+def main(
+    places: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, searched below too.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Where the leaderboard is written. Default: the first folder.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What is compared, of test where a run has one: acc, f1_macro, ...")
+    ] = "acc",
+    group_by: Annotated[
+        str | None, typer.Option(help="Settings that tell entries apart, with commas. Default: those that differ.")
+    ] = None,
+    filter_: Annotated[
+        list[str] | None, typer.Option("--filter", help="KEY=VALUE of the configuration; several must all hold.")
+    ] = None,
+) -> None:
+    """Print a leaderboard, and write it as csv, Markdown and an HTML page with pictures."""
+    matplotlib.use("agg")
+    try:
+        collected = collect(places)
+        runs = _chosen(collected.runs, metric.rpartition("/")[2], filter_ or [], places)
+        keys = group_by.split(",") if group_by else None
+        _check_keys(runs, keys or [])
+        trained = [run for run in runs if not run.is_evaluation]
+        made = with_p_values(entries(trained, metric.rpartition("/")[2], group_by=keys))
+        folder = output or places[0]
+        _write(folder, made, runs, metric.rpartition("/")[2], collected.unreadable)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    _print(made, metric, collected.unreadable, folder)
+
+
+def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]) -> list[Run]:
+    """The runs that pass the filters and have the metric."""
+    if not runs:
+        raise InputError(f"no finished run (result.json) below {', '.join(map(str, places))}")
+    for text in filters:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--filter {text}: it must be KEY=VALUE, as data.batch_size=64")
+        _check_keys(runs, [key])
+        runs = [run for run in runs if str(run.settings.get(key)) == value]
+        if not runs:
+            raise InputError(f"--filter {text}: no run has it")
+    having = [run for run in runs if f"{run.stage}/{metric}" in run.metrics]
+    if not having:
+        known = sorted({name.partition("/")[2] for run in runs for name in run.metrics})
+        raise InputError(f"no run has the metric {metric}: there is {', '.join(known)}")
+    return having
+
+
+def _check_keys(runs: list[Run], keys: list[str]) -> None:
+    known = {key for run in runs for key in run.settings}
+    for key in keys:
+        if key not in known:
+            near = sorted(name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]) or sorted(known)
+            raise InputError(f"no run has the setting {key}: there is {', '.join(near[:20])}")
+
+
+def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unreadable: dict[Path, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"By kernel size": kernel_figure(made, metric), "Trained here, measured there": transfer_figure(runs)}
+    for column, members in columns_of(made).items():
+        figures |= {
+            f"Scores: {column}": bars_figure(members),
+            f"Cost: {column}": cost_figure(members, metric),
+            f"Learning curves, first seed: {column}": curves_figure(members),
+        }
+    drawn = {title: figure for title, figure in figures.items() if figure is not None}
+    if kernels := drawn.get("By kernel size"):
+        with replacing(folder / "kernel_size.png") as temporary:
+            kernels.savefig(temporary, dpi=110)
+    with replacing(folder / "leaderboard.csv") as temporary:
+        table(made, metric).to_csv(temporary, index=False, float_format="%.6g")
+    with replacing(folder / "leaderboard.md") as temporary:
+        temporary.write_text(markdown(made, metric))
+    with replacing(folder / "leaderboard.html") as temporary:
+        temporary.write_text(page(made, metric, drawn, unreadable))
+
+
+def _print(made: list[Entry], metric: str, unreadable: dict[Path, str], folder: Path) -> None:
+    console = Console()
+    for column, members in columns_of(made).items():
+        shown = Table("entry")
+        for name in HEADER[1:SHOWN]:
+            shown.add_column(name, justify="right")
+        for entry in members:
+            shown.add_row(*map(escape, cells(entry)[:SHOWN]))
+        console.print(f"[bold]{escape(str(column))}: {metric}[/bold]", shown, sep="\n")
+    for place, why in list(unreadable.items())[:MOST_LINES]:
+        console.print(f"[yellow]left out: {escape(str(place))} {escape(why)}[/yellow]", soft_wrap=True)
+    if len(unreadable) > MOST_LINES:
+        console.print(f"[yellow]... and {len(unreadable) - MOST_LINES} more: see leaderboard.html[/yellow]")
+    console.print(
+        f"Written to [bold]{escape(str(folder))}[/bold]: leaderboard.csv, leaderboard.md, leaderboard.html",
+        soft_wrap=True,
+    )
+
+
+def run() -> None:
+    """The command's entry."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,282 @@
+"""The leaderboard: what stands beside what, how sure it is, and what is left out."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from fer_lightning.errors import InputError
+from fer_lightning.leaderboard.entries import entries, table, with_p_values
+from fer_lightning.leaderboard.figures import pareto_front
+from fer_lightning.leaderboard.runs import collect
+from fer_lightning.report import main, typer
+
+CLASSES = ("angry", "happy")
+
+
+def command(*arguments: object):
+    app = typer.Typer()
+    app.command()(main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """write_run(name, acc=..., ...): a finished run's folder; `right` says which of 100 test images it got right."""
+
+    def write(
+        name: str,
+        *,
+        acc: float = 0.5,
+        net: str = "cnn4",
+        kernel_size: int = 3,
+        seed: int | None = 0,
+        fold: int | None = None,
+        dataset: str = "ckplus",
+        protocol: str = "official",
+        right: np.ndarray | None = None,
+        settings: dict | None = None,
+        **facts,
+    ) -> Path:
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        count = 100 if right is None else len(right)
+        split = {"count": count, "classes": dict.fromkeys(CLASSES, count // 2), "sha256": "0"}
+        scores = dict.fromkeys(("acc", "f1_macro", "precision_macro", "recall_macro"), acc)
+        written = {
+            "schema_version": 1,
+            "config": {
+                "model": {"net": {"name": net, "kernel_size": kernel_size}},
+                "protocol": {"fold": fold},
+                "output_dir": str(folder),
+                **(settings or {}),
+            },
+            "seed": seed,
+            "data": {
+                "dataset": dataset,
+                "protocol": protocol,
+                "leaks": False,
+                "sha256": f"hash of {dataset}",
+                "splits": {"test": split},
+            },
+            "parameters": 1000 * kernel_size,
+            "multiply_adds": 2_000_000 * kernel_size,
+            "epochs": 3,
+            "train_seconds": 60.0,
+            "metrics": {f"test/{name}": value for name, value in scores.items()},
+        }
+        (folder / "result.json").write_text(json.dumps(written | facts))
+        if right is not None:
+            names = [f"{fold}/{i}.png" for i in range(len(right))]
+            predictions = np.where(right, "happy", "angry")
+            pd.DataFrame({"image": names, "target": "happy", "prediction": predictions}).to_csv(
+                folder / "predictions.csv", index=False
+            )
+        return folder
+
+    return write
+
+
+def leaderboard(tmp_path: Path, metric: str = "acc", **settings) -> list:
+    return entries(collect([tmp_path / "runs"]).runs, metric, **settings)
+
+
+class TestEntries:
+    def test_seeds_of_one_setting_are_one_entry_with_mean_deviation_and_interval(self, write_run, tmp_path):
+        values = [0.6, 0.7, 0.8]
+        for seed, acc in enumerate(values):
+            write_run(f"run{seed}", acc=acc, seed=seed)
+        [entry] = leaderboard(tmp_path)
+        assert (entry.label, entry.repetitions) == ("cnn4", "3 seeds")
+        assert entry.mean == pytest.approx(0.7)
+        assert entry.std == pytest.approx(0.1)
+        low, high = stats.t.interval(0.95, 2, loc=0.7, scale=0.1 / np.sqrt(3))
+        assert entry.interval == pytest.approx((high - low) / 2)
+
+    def test_one_seed_has_no_interval(self, write_run, tmp_path):
+        write_run("only", acc=0.6)
+        [entry] = leaderboard(tmp_path)
+        assert (entry.std, entry.interval, entry.repetitions) == (None, None, "1 seed")
+
+    def test_folds_are_pooled_by_their_images(self, write_run, tmp_path):
+        write_run("small", acc=1.0, fold=0, right=np.ones(10, bool))
+        write_run("large", acc=0.5, fold=1, right=np.arange(30) < 15)
+        [entry] = leaderboard(tmp_path)
+        assert entry.mean == pytest.approx(25 / 40)
+        assert entry.repetitions == "1 seed, 2 folds"
+
+    def test_folds_that_are_missing_are_told(self, write_run, tmp_path):
+        write_run("first", acc=0.5, settings={"protocol": {"fold": 0, "n_folds": 10}})
+        [entry] = leaderboard(tmp_path)
+        assert entry.repetitions == "1 seed, 1 of 10 folds"
+
+    def test_a_setting_that_differs_tells_entries_apart_and_names_them(self, write_run, tmp_path):
+        write_run("a", acc=0.6, kernel_size=3)
+        write_run("b", acc=0.7, kernel_size=5)
+        write_run("c", acc=0.5, net="cnn3")
+        assert [entry.label for entry in leaderboard(tmp_path)] == [
+            "cnn4 kernel_size=5",
+            "cnn4 kernel_size=3",
+            "cnn3",
+        ]
+
+    def test_places_and_older_runs_without_a_setting_make_no_difference(self, write_run, tmp_path):
+        write_run("a", seed=0, settings={"data": {"cache_dir": "here"}})
+        write_run("b", seed=1, settings={"data": {"cache_dir": "there", "oversample": 0.0}})
+        assert len(leaderboard(tmp_path)) == 1
+
+    def test_settings_can_be_chosen(self, write_run, tmp_path):
+        write_run("a", seed=0, settings={"lr": 0.1})
+        write_run("b", seed=1, settings={"lr": 0.2})
+        assert len(leaderboard(tmp_path)) == 2
+        assert len(leaderboard(tmp_path, group_by=["model.net.kernel_size"])) == 1
+
+    @pytest.mark.parametrize("other", [{"dataset": "fer2013"}, {"protocol": "random_80_20"}])
+    def test_other_data_or_another_protocol_is_another_column(self, write_run, tmp_path, other):
+        write_run("a")
+        write_run("b", **other)
+        one, two = leaderboard(tmp_path)
+        assert one.column != two.column
+
+    def test_a_loss_is_best_where_it_is_lowest(self, write_run, tmp_path):
+        for name, loss in (("a", 0.9), ("b", 0.4)):
+            folder = write_run(name, settings={"lr": loss})
+            facts = json.loads((folder / "result.json").read_text())
+            facts["metrics"]["test/loss"] = loss
+            (folder / "result.json").write_text(json.dumps(facts))
+        assert [entry.mean for entry in leaderboard(tmp_path, "loss")] == [0.4, 0.9]
+
+
+class TestSignificance:
+    def test_a_clear_difference_on_the_same_images_is_none_by_chance_and_a_small_one_may_be(self, write_run, tmp_path):
+        generator = np.random.default_rng(0)
+        best = generator.random(400) < 0.9
+        near, far = best.copy(), generator.random(400) < 0.6
+        near[:2] = ~near[:2]
+        for name, right in (("best", best), ("near", near), ("far", far)):
+            write_run(name, acc=right.mean(), net=name, right=right)
+        by_name = {entry.label: entry.p_value for entry in with_p_values(leaderboard(tmp_path))}
+        [top] = [name for name, p in by_name.items() if p is None]
+        assert top in ("best", "near")
+        assert by_name["far"] < 0.01
+        assert by_name[{"best": "near", "near": "best"}[top]] > 0.1
+
+    def test_many_comparisons_are_corrected_for(self, write_run, tmp_path):
+        generator = np.random.default_rng(1)
+        best = generator.random(300) < 0.75
+        slightly = best & (generator.random(300) > 0.02)
+        write_run("best", acc=best.mean(), net="best", right=best)
+        write_run("slightly", acc=slightly.mean(), net="slightly", right=slightly)
+        [alone] = [entry.p_value for entry in with_p_values(leaderboard(tmp_path)) if entry.label == "slightly"]
+        for number in range(8):
+            write_run(f"same{number}", acc=slightly.mean() - 1e-9, net=f"same{number}", right=slightly)
+        [among] = [entry.p_value for entry in with_p_values(leaderboard(tmp_path)) if entry.label == "slightly"]
+        assert among > alone
+
+    def test_other_test_images_are_not_compared(self, write_run, tmp_path):
+        write_run("a", acc=0.9, net="a", right=np.ones(50, bool))
+        write_run("b", acc=0.5, net="b", right=np.zeros(40, bool))
+        write_run("c", acc=0.4, net="c")
+        assert [entry.p_value for entry in with_p_values(leaderboard(tmp_path))] == [None, None, None]
+
+
+def test_the_pareto_front_is_what_nothing_cheaper_reaches():
+    assert pareto_front([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7)]) == [(1, 0.5), (3, 0.7)]
+
+
+def test_the_command_writes_and_prints_the_leaderboard(write_run, tmp_path):
+    for kernel in (3, 5):
+        for seed in (0, 1):
+            folder = write_run(f"k{kernel}_{seed}", acc=0.5 + kernel / 100, kernel_size=kernel, seed=seed)
+            pd.DataFrame({"epoch": [1, 2], "val/acc": [0.3, 0.4]}).to_csv(folder / "metrics.csv", index=False)
+    finished = command(tmp_path / "runs")
+    assert finished.exit_code == 0, finished.output
+    assert "ckplus official, test" in finished.output
+    written = pd.read_csv(tmp_path / "runs" / "leaderboard.csv")
+    assert written.entry.tolist() == ["cnn4 kernel_size=5", "cnn4 kernel_size=3"]
+    assert written.acc.tolist() == pytest.approx([0.55, 0.53])
+    assert written.repetitions.tolist() == ["2 seeds"] * 2
+    assert "| cnn4 kernel_size=5 | 2 seeds | 0.5500 |" in (tmp_path / "runs" / "leaderboard.md").read_text()
+    page = (tmp_path / "runs" / "leaderboard.html").read_text()
+    assert "http" not in page.replace("</html>", "")  # it opens offline
+    for title in ("By kernel size", "Scores: ", "Cost: ", "Learning curves"):
+        assert title in page
+    assert (tmp_path / "runs" / "kernel_size.png").exists()
+
+
+def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_path):
+    write_run("trained")
+    write_run("measured", dataset="fer2013", model={"training": {"dataset": "ckplus"}, "path": "x", "metrics": {}})
+    assert command(tmp_path / "runs").exit_code == 0
+    assert pd.read_csv(tmp_path / "runs" / "leaderboard.csv").dataset.tolist() == ["ckplus"]
+    assert "Trained here, measured there" in (tmp_path / "runs" / "leaderboard.html").read_text()
+
+
+def test_filters_and_other_metrics(write_run, tmp_path):
+    write_run("a", kernel_size=3)
+    write_run("b", kernel_size=5)
+    assert command(tmp_path / "runs", "--filter", "model.net.kernel_size=5", "--metric", "f1_macro").exit_code == 0
+    written = pd.read_csv(tmp_path / "runs" / "leaderboard.csv")
+    assert written.entry.tolist() == ["cnn4"]
+    assert "f1_macro" in written
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
+    write_run("whole")
+    cut = write_run("cut")
+    (cut / "result.json").write_text((cut / "result.json").read_text()[:100])
+    write_run("later", schema_version=2)
+    write_run("empty", metrics={})
+    (tmp_path / "runs" / "unfinished" / "checkpoints").mkdir(parents=True)
+    finished = command(tmp_path / "runs")
+    assert finished.exit_code == 0
+    for text in ("cut cannot be read", "later has schema 2", "empty has no accuracy", "unfinished is unfinished"):
+        assert text in finished.output.replace("\n", " ")
+    assert len(pd.read_csv(tmp_path / "runs" / "leaderboard.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["runs", "--metric", "top7"], "no run has the metric top7: there is acc, f1_macro"),
+        (["runs", "--filter", "kernel_size=3"], "no run has the setting kernel_size: there is model.net.kernel_size"),
+        (["runs", "--filter", "model.net.kernel_size"], "must be KEY=VALUE"),
+        (["runs", "--filter", "model.net.kernel_size=11"], "no run has it"),
+        (["runs", "--group-by", "colour"], "no run has the setting colour"),
+        (["empty"], "no finished run .* below empty"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(write_run, tmp_path, monkeypatch, arguments, message):
+    write_run("a")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    finished = command(*arguments)
+    assert finished.exit_code == 1
+    assert pytest.importorskip("re").search(f"error: .*{message}", finished.output + finished.stderr)
+
+
+def test_runs_without_seeds_are_entries_of_one(write_run, tmp_path):
+    write_run("a", seed=None)
+    [entry] = leaderboard(tmp_path)
+    assert (entry.repetitions, entry.std) == ("no seed", None)
+    assert table([entry], "acc").acc.tolist() == [0.5]
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        collect([tmp_path / "missing"])
+
+
+def test_two_thousand_runs_take_seconds(write_run, tmp_path):
+    for number in range(2000):
+        write_run(f"run{number}", acc=number / 4000, seed=number % 5, kernel_size=number // 5)
+    start = time.perf_counter()
+    made = with_p_values(leaderboard(tmp_path))
+    assert len(made) == 400
+    assert time.perf_counter() - start < 5
