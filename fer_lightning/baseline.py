@@ -11,6 +11,7 @@ import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,12 +20,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
 from fer_lightning.artifacts import print_results, write_artifacts
+from fer_lightning.code_version import describe_code
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.metrics import Findings, Meter, per_class_scores
-from fer_lightning.result import describe_code, write_result
+from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
+from fer_lightning.sweep import run_job
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
 def main(cfg: DictConfig) -> float:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val where there is one."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg)
     return baseline(cfg, overrides=HydraConfig.get().overrides.task)
 
 

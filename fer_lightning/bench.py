@@ -23,7 +23,7 @@ from fer_lightning.config import instantiate
 from fer_lightning.data.datamodule import FaceBatch, FaceDataModule
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.train import SETTLED_WARNINGS
+from fer_lightning.training import SETTLED_WARNINGS
 
 ROUNDS = 4
 

@@ -8,7 +8,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 import errno
+import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -23,6 +25,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fer_lightning.errors import InputError
+from fer_lightning.own_gpu import visible_gpus
+from fer_lightning.sweep_folders import job_name, sweep_name
 
 __all__ = ["CONF_DIR", "check_keys", "compose_config", "instantiate", "plain_errors"]
 
@@ -30,7 +34,7 @@ USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
-
+EXTRAS = {"submitit": "slurm"}  # by Hydra's plugin, where the names differ
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -122,8 +126,18 @@ def best_is(metric: str | None) -> str:
     return "min" if metric and metric.endswith(("/loss", "/ece")) else "max"
 
 
+def jobs_at_once(without_gpus: int) -> int:
+    """One a GPU that this process may use, or what a machine without is to run."""
+    return len(visible_gpus()) or without_gpus
+
+
 OmegaConf.register_new_resolver("run_folder", run_folder)
 OmegaConf.register_new_resolver("best_is", best_is)
+OmegaConf.register_new_resolver("job_name", job_name)
+# Cached, the name travels with the sweep to machines where the command line is another.
+OmegaConf.register_new_resolver("sweep_name", lambda: sweep_name(sys.argv[1:]), use_cache=True)
+OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once)
+OmegaConf.register_new_resolver("gpus_a_job", lambda: min(1, len(visible_gpus())))
 
 
 def compose_config(*overrides: str, command: str = "train") -> DictConfig:
@@ -139,6 +153,14 @@ def plain_errors() -> Iterator[None]:
         yield
     except USERS_MISTAKES as error:
         sys.exit(f"error: {explain(error)}")
+    except RuntimeError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        raiser = frame.f_globals["__name__"]
+        if raiser.startswith("submitit."):
+            sys.exit(f"error: SLURM did not take the jobs: {str(error).strip()}")
+        if raiser == "hydra.core.plugins":
+            sys.exit(f"error: {error}{_extra_for(str(error))}")
+        raise
     except (OSError, ValueError) as caught:
         # logging tells a folder it cannot write to as a ValueError.
         error = caught if isinstance(caught, OSError) else caught.__cause__
@@ -164,8 +186,18 @@ def explain(error: Exception) -> str:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).partition("Config search path")[0].split())
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-        return text + _what_there_is(cause)
+        return text + _what_there_is(cause) + _extra_for(text)
     return str(error)
+
+
+def _extra_for(text: str) -> str:
+    """Say what to install where a launcher or a sweeper is not."""
+    found = re.search(r"hydra/(?:launcher|sweeper)/(joblib|optuna|submitit)|hydra_plugins\.hydra_(ray)_launcher", text)
+    if found is None:
+        return ""
+    plugin = found[1] or found[2]
+    stop = "" if text.endswith(".") else "."
+    return f"{stop} Install it with: pip install 'fer-lightning[{EXTRAS.get(plugin, plugin)}]'"
 
 
 def _what_there_is(cause: BaseException | None) -> str:

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
 from fer_lightning.artifacts import print_results, write_artifacts
+from fer_lightning.code_version import describe_code
 from fer_lightning.data.datamodule import FaceDataModule, FaceDataset
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
@@ -28,8 +30,9 @@ from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.labels import canonical
 from fer_lightning.metrics import Findings, Meter, per_class_scores
-from fer_lightning.result import describe_code, write_result
+from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
+from fer_lightning.sweep import run_job
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ SPLITS = ("val", "test", "all")
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """Measure one model on one split and return its top-1 accuracy."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg)
     return evaluate(cfg, overrides=HydraConfig.get().overrides.task)
 
 

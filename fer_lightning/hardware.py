@@ -51,6 +51,7 @@ def describe_hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "platform": platform.platform(),
     }
 

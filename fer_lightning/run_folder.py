@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from fer_lightning.config import USERS_MISTAKES
 from fer_lightning.errors import InputError
 
+HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
+
 
 @contextmanager
 def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
@@ -26,14 +28,28 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
     goes_on = (
         ckpt_path is not None and Path(ckpt_path).parent.resolve() == checkpoints.resolve() and checkpoints.exists()
     )
+    strangers = {path.name for path in run_dir.glob("*")} - HYDRAS
     if not goes_on:
         rank_zero_only(_claim)(run_dir)
     try:
         yield
     except USERS_MISTAKES:
         if not goes_on and not list(checkpoints.glob("*.ckpt")):
-            rank_zero_only(shutil.rmtree)(run_dir, ignore_errors=True)
+            rank_zero_only(_give_back)(run_dir, strangers)
         raise
+
+
+def _give_back(run_dir: Path, strangers: set[str]) -> None:
+    """Remove what the run has put there; a folder that it made itself goes with it."""
+    for path in run_dir.glob("*"):
+        if path.name in strangers:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if not strangers:
+        run_dir.rmdir()
 
 
 def _claim(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ from fer_lightning.baseline import baseline
 from fer_lightning.classical import FEATURES, hog_features, knn, lbp_features, pixel_features, svm
 from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
-from fer_lightning.train import train
+from fer_lightning.training import train
 
 
 @pytest.fixture

@@ -96,24 +96,6 @@ def test_two_processes_measure_what_one_measures_with_no_sample_counted_twice(tm
     assert one == pytest.approx({name: two["metrics"][name] for name in one}, abs=1e-6)
 
 
-def test_a_sweep_writes_a_folder_for_each_run_that_says_what_it_varies(tmp_path):
-    few = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep")
-    run(tmp_path, "-m", *TINY, *few, "model.net.kernel_size=3,5")
-    results = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/result.json")]
-    assert {written["config"]["model"]["net"]["kernel_size"] for written in results} == {3, 5}
-    assert all("kernel_size" in path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-
-
-def test_a_job_that_cannot_work_does_not_end_its_sweep(tmp_path):
-    few = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep")
-    finished = run(tmp_path, "-m", *TINY, *few, "model.net.kernel_size=3,7,5", check=False)
-    assert finished.returncode == 1
-    assert "Traceback" not in finished.stderr
-    assert "kernel_size=7 with valid padding leaves no pixels" in finished.stdout
-    results = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/result.json")]
-    assert {written["config"]["model"]["net"]["kernel_size"] for written in results} == {3, 5}
-
-
 def test_two_runs_that_start_at_the_same_moment_do_not_share_a_folder(tmp_path):
     few = (*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=one")
     both = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -44,13 +45,21 @@ def test_every_option_of_every_group_composes_and_resolves(option):
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+def settings_swept(key: str, values: object) -> list[str]:
+    """What a sweep sets of one key; of an interval, its ends."""
+    override = OverridesParser.create().parse_override(f"{key}={values}")
+    if not override.is_sweep_override():
+        return [f"{key}={values}"]
+    if override.is_interval_sweep():
+        return [f"{key}={override.value().start}", f"{key}={override.value().end}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF_DIR / "sweep").glob("*.yaml"))])
 def test_every_job_of_a_sweep_composes_and_resolves(name):
     sweep = OmegaConf.load(CONF_DIR / "sweep" / f"{name}.yaml")
     assert sweep.hydra.mode == "MULTIRUN"
-    choices = [
-        [f"{key}={value}" for value in str(values).split(",")] for key, values in sweep.hydra.sweeper.params.items()
-    ]
+    choices = [settings_swept(key, values) for key, values in sweep.hydra.sweeper.params.items()]
     jobs = list(product(*choices))
     assert len(jobs) > 1
     for job in jobs:

@@ -12,7 +12,8 @@ import fer_lightning
 PACKAGE = Path(fer_lightning.__file__).parent
 # A file imports only from lines above its own.
 LAYERS = [
-    {"errors", "labels", "atomic", "hardware", "leaderboard"},
+    {"errors", "labels", "atomic", "hardware", "leaderboard", "code_version", "job", "own_gpu"},
+    {"sweep_folders"},
     {"leaderboard.runs"},
     {"leaderboard.entries"},
     {"leaderboard.figures", "leaderboard.page"},
@@ -46,8 +47,9 @@ LAYERS = [
     {"module", "plots", "checkpoint_io"},
     {"callbacks", "artifacts", "result"},
     {"config", "classical"},
-    {"run_folder"},
-    {"train", "baseline", "audit", "evaluate"},
+    {"run_folder", "sweep"},
+    {"training", "baseline", "audit", "evaluate"},
+    {"train"},
     {"bench", "export"},
     {"bench_predict"},
     {"bench_process"},

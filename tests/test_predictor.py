@@ -60,7 +60,7 @@ def test_a_face_crop_goes_through_the_evaluators_preprocessing(onnx_model, finis
 def ckplus_run(real_data, tmp_path_factory):
     """A run on real CK+ faces, in float32, and the archive unpacked."""
     from fer_lightning.config import compose_config
-    from fer_lightning.train import train
+    from fer_lightning.training import train
 
     folder = tmp_path_factory.mktemp("ckplus")
     with zipfile.ZipFile(real_data("ckplus") / "archive.zip") as archive:

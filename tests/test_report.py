@@ -233,9 +233,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
     write_run("later", schema_version=2)
     write_run("empty", metrics={})
     (tmp_path / "runs" / "unfinished" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "broke").mkdir()
+    (tmp_path / "runs" / "broke" / "failure.json").write_text('{"reason": "killed by SIGKILL"}')
     finished = command(tmp_path / "runs")
     assert finished.exit_code == 0
-    for text in ("cut cannot be read", "later has schema 2", "empty has no accuracy", "unfinished is unfinished"):
+    for text in (
+        "cut cannot be read",
+        "later has schema 2",
+        "empty has no accuracy",
+        "unfinished is unfinished",
+        "broke failed: killed by SIGKILL",
+    ):
         assert text in finished.output.replace("\n", " ")
     assert len(pd.read_csv(tmp_path / "runs" / "leaderboard.csv")) == 1
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fer_lightning.config import compose_config, explain
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
-from fer_lightning.train import train
+from fer_lightning.training import train
 
 SMALL = (
     "data.reader.train=70",
@@ -326,3 +326,13 @@ def test_a_gpu_trains_in_the_precision_that_suits_it(run):
     written = result(folder)
     assert written["hardware"]["gpus"]
     assert written["metrics"]["test/loss"] > 0
+
+
+def test_a_mistake_takes_back_what_the_run_put_in_its_folder_and_nothing_else(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"a photo")
+    for folder in ("mine", "new"):
+        with pytest.raises((InputError, InstantiationException)):
+            run("model.net.kernel_size=7", folder=folder)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.jpg"]
+    assert not (tmp_path / "new").exists()

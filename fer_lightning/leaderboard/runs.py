@@ -83,11 +83,11 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted keys, without what only repeats, places or watches a run."""
-        flat = dict(_flat(self.facts.get("config", {})))
+        every = dict(flat(self.facts.get("config", {})))
         left_out = {*REPETITION, *PLACES, *MACHINE}
         return {
             key: value
-            for key, value in flat.items()
+            for key, value in every.items()
             if key not in left_out and not key.startswith((*WATCHING, *AGAIN, "logger."))
         }
 
@@ -138,6 +138,8 @@ class Collected(NamedTuple):
 def collect(places: Sequence[Path]) -> Collected:
     """Read every `result.json` at or below the given folders; a folder with checkpoints and none is unfinished.
 
+    A job of a sweep that failed left its reason in `failure.json`.
+
     Raises:
         InputError: A folder does not exist.
     """
@@ -150,9 +152,11 @@ def collect(places: Sequence[Path]) -> Collected:
                 runs.append(Run(path.parent, _read(path)))
             except InputError as error:
                 unreadable[path.parent] = str(error)
-        for checkpoints in sorted(place.rglob("checkpoints")):
-            if not (checkpoints.parent / "result.json").exists():
-                unreadable[checkpoints.parent] = "is unfinished: it has no result.json"
+        for path in sorted(place.rglob("checkpoints")):
+            if not (path.parent / "result.json").exists():
+                unreadable[path.parent] = "is unfinished: it has no result.json"
+        for path in sorted(place.rglob("failure.json")):
+            unreadable[path.parent] = _failure(path)
     return Collected(runs, unreadable)
 
 
@@ -192,6 +196,13 @@ def _read(path: Path) -> dict[str, Any]:
     return facts
 
 
+def _failure(path: Path) -> str:
+    try:
+        return f"failed: {json.loads(path.read_bytes())['reason']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"failed, and its failure.json cannot be read ({error})"
+
+
 def _fingerprint(data: Mapping[str, Any]) -> str:
     """Of all of the dataset's images, whichever split they are in."""
     if "sha256" in data:
@@ -203,9 +214,10 @@ def _fingerprint(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested configuration as dotted keys and values, lists as JSON."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
     else:
         yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node

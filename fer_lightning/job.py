@@ -1,0 +1,25 @@
+"""`python -m fer_lightning.job MODULE ARGUMENTS...`: a command that ends when the process that started it does.
+
+A sweep that is killed cannot end its jobs any more; they would train on unseen, and stand in the way of the same sweep
+started again.
+"""
+
+import os
+import runpy
+import sys
+import threading
+import time
+
+LOOK_S = 0.5
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    module = sys.argv.pop(1)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,60 @@
+"""A GPU for each job of `hydra/launcher=joblib_gpus`, which no other job has while it runs."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOOK_S = 0.2
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+    import torch  # takes seconds, and is asked once a sweep
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+class OwnGpu(Callback):
+    """Hydra calls it around each job, in the process that runs the job; jobs of other sweeps here are respected too."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Count the GPUs once, before jobs are handed one each."""
+        self.gpus = visible_gpus()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Wait for a free GPU and show the job this one alone."""
+        if self.gpus:
+            self._before = os.environ.get(VISIBLE)
+            gpu, self._lock = _take_one(self.gpus)
+            os.environ[VISIBLE] = gpu
+
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give it back; a process that is killed gives it back by ending."""
+        if self.gpus:
+            self._lock.release()
+            os.environ.pop(VISIBLE)
+            if self._before is not None:
+                os.environ[VISIBLE] = self._before
+
+
+def _take_one(gpus: list[str]) -> tuple[str, FileLock]:
+    folder = Path(tempfile.gettempdir()) / f"fer_lightning_gpus_{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    while True:
+        for gpu in gpus:
+            lock = FileLock(folder / f"{gpu}.lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            return gpu, lock
+        time.sleep(LOOK_S)

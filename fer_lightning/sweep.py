@@ -1,0 +1,248 @@
+"""A job of a sweep, as each of Hydra's launchers runs it: a process of its own, skipped, resumed or retried.
+
+The launcher decides where and when a job runs. Since a job is a process of its own, one that crashes or is killed
+leaves the others running, and each starts as fresh as a single run does.
+"""
+
+import itertools
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from fer_lightning.atomic import replacing
+from fer_lightning.code_version import describe_code
+from fer_lightning.errors import InputError
+from fer_lightning.leaderboard.runs import PLACES, flat
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5  # how often a job looks whether its sweep is still there
+LOCK_S = 10  # what a job of a sweep that was killed may take to notice
+CONNECT_S = 5
+
+
+class JobFailed(Exception):
+    """Why a job has no result, in one sentence."""
+
+
+def run_job(cfg: DictConfig) -> float:
+    """Run the current job of a multirun, unless it was run before, and return what sweeps compare.
+
+    Returns:
+        The monitored metric; NaN where the job failed, which `failure.json` in its folder and `SweepReport` tell, or
+        where nothing is monitored.
+
+    Raises:
+        InputError: The job would start several processes.
+    """
+    _refuse_several_processes(cfg)
+    hydra_cfg = HydraConfig.get()
+    job_dir = Path(hydra_cfg.runtime.output_dir)
+    try:
+        with FileLock(job_dir / ".lock", timeout=LOCK_S):
+            facts = _finished(job_dir, cfg)
+            if facts is None:
+                facts = _run(job_dir, hydra_cfg)
+            else:
+                log.info("%s: done before", job_dir.name)
+    except Timeout:
+        _fail(job_dir, "another process is running it")
+    except JobFailed as error:
+        _fail(job_dir, str(error))
+    else:
+        (job_dir / "failure.json").unlink(missing_ok=True)
+        metrics = facts["metrics"]
+        return metrics.get(OmegaConf.select(cfg, "monitor.metric") or "val/acc", math.nan)
+    return math.nan
+
+
+def _refuse_several_processes(cfg: DictConfig) -> None:
+    trainer = cfg.get("trainer")
+    if trainer is not None and (str(trainer.strategy).startswith("ddp") or trainer.devices not in (1, "1")):
+        raise InputError(
+            f"trainer.strategy={trainer.strategy} on trainer.devices={trainer.devices}: a job of a sweep has one "
+            "device; sweep with trainer=auto, and hydra/launcher=joblib_gpus or ray for several GPUs"
+        )
+
+
+def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The result that is there; None where there is none.
+
+    Raises:
+        JobFailed: It is of another configuration, or of other code.
+    """
+    path = job_dir / "result.json"
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_text())
+        theirs, code = _comparable(facts["config"]), _version(facts)
+    except (OSError, ValueError, KeyError) as error:
+        raise JobFailed(f"its result.json cannot be read ({error}): remove the folder") from error
+    elsewhere = "sweep into another folder with hydra.sweep.dir=DIR"
+    ours = _comparable(OmegaConf.to_container(cfg, resolve=True))
+    if changed := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+        key = changed[0]
+        raise JobFailed(
+            f"the folder holds a run with {key}={theirs.get(key)}, and this one has {ours.get(key)}: {elsewhere}"
+        )
+    if code != (now := _version(describe_code())):
+        raise JobFailed(f"the folder holds a run of other code ({code}, now {now}): {elsewhere}")
+    return facts
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings by dotted keys, but for where things lie; the run's own folder, wherever it is, reads `RUN`."""
+    anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
+    return {key: value for key, value in flat(anywhere) if key not in PLACES}
+
+
+def _version(facts: dict[str, Any]) -> str:
+    return f"{facts['versions']['fer_lightning']} {facts['git_commit'] or ''}".strip()
+
+
+def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
+    """Run the job as a process, going on from its last checkpoint where there is one, and return its result.
+
+    Raises:
+        JobFailed: It ended without one.
+    """
+    checkpoints = job_dir / "checkpoints"
+    resumed = (checkpoints / "last.ckpt").exists()
+    if not resumed:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    command = [sys.executable, "-m", "fer_lightning.job", *_arguments(job_dir, hydra_cfg, resumed=resumed)]
+    log.info("%s: %s", job_dir.name, "goes on" if resumed else "starts")
+    start = time.perf_counter()
+    # One job at a time may write to the screen, and shows its progress there.
+    alone = hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
+    with (job_dir / "output.log").open("ab+") as output:
+        begin = output.seek(0, os.SEEK_END)
+        exit_code = _wait(command, output, alone=alone)
+        output.seek(begin)
+        said = output.read().decode(errors="replace")
+    if exit_code != 0:
+        raise JobFailed(_reason(exit_code, said))
+    log.info("%s: done in %.0f s", job_dir.name, time.perf_counter() - start)
+    return json.loads((job_dir / "result.json").read_text())
+
+
+def _arguments(job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
+    """The job as arguments of the same command; `sweep=` would start the sweep anew."""
+    own = [text for text in hydra_cfg.overrides.task if not text.startswith("sweep=")]
+    folder = f"hydra.run.dir={_quoted(job_dir)}"
+    checkpoint = [f"ckpt_path={_quoted(job_dir / 'checkpoints' / 'last.ckpt')}"] if resumed else []
+    return [f"fer_lightning.{hydra_cfg.job.name}", *own, folder, *checkpoint]
+
+
+def _quoted(path: Path) -> str:
+    """For Hydra, which reads commas, brackets and the like as its own."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _wait(command: list[str], output: IO[bytes], *, alone: bool) -> int:
+    """Run a command to its end and return its exit code; where the sweep is killed meanwhile, so are both."""
+    sweep = os.getppid()
+    with subprocess.Popen(command, stdout=None if alone else output, stderr=output) as process:
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=LOOK_S)
+                except subprocess.TimeoutExpired:
+                    if not alone and os.getppid() != sweep:
+                        process.kill()
+                        os._exit(1)
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _reason(exit_code: int, said: str) -> str:
+    """Why a process ended early, from how it ended and the last it said."""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return f"killed by {name}" + (", as a machine that runs out of memory does" if name == "SIGKILL" else "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return [f"exit code {exit_code}", *lines[-1:], *errors[-1:]][-1]
+
+
+def _fail(job_dir: Path, reason: str) -> None:
+    with replacing(job_dir / "failure.json") as temporary:
+        temporary.write_text(json.dumps({"reason": reason}, indent=2) + "\n")
+    log.error("%s: failed: %s", job_dir.name, reason)
+
+
+class SweepReport(Callback):
+    """Looks at a sweep where it is started: before, whether it can be meant; after, what came of it.
+
+    Args:
+        max_jobs: A sweep of more is refused.
+    """
+
+    def __init__(self, max_jobs: int) -> None:
+        self.max_jobs = max_jobs
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a sweep of too many jobs, or on a cluster that does not answer."""
+        self.started = time.time()
+        if _counts_more_jobs(config, self.max_jobs):
+            sys.exit(
+                f"error: this sweep has more than {self.max_jobs:,} jobs: if that is meant, allow them with "
+                "hydra.callbacks.sweep_report.max_jobs=N"
+            )
+        _check_answers(OmegaConf.select(config, "hydra.launcher.ray.init.address"))
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Tell how many jobs are done, which failed and why, and end with exit code 1 where one did."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        failures = [path for path in sorted(sweep_dir.glob("*/failure.json")) if path.stat().st_mtime >= self.started]
+        done = len(list(sweep_dir.glob("*/result.json")))
+        print(f"Jobs done: {done}, failed: {len(failures)}. Compare them: fer-report {sweep_dir}", flush=True)
+        if failures:
+            reasons = [f"  {path.parent.name}: {json.loads(path.read_text())['reason']}" for path in failures]
+            again = f"{len(failures)} of the sweep's jobs failed; the same command again retries these alone"
+            sys.exit("\n".join([f"error: {again}", *reasons]))
+
+
+def _counts_more_jobs(config: DictConfig, most: int) -> bool:
+    """Whether the basic sweeper would start more than `most` jobs; other sweepers are told how many they may."""
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return False
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    last = {override.get_key_element(): override for override in overrides if override.is_discrete_sweep()}
+    counts = (sum(1 for _ in itertools.islice(o.sweep_string_iterator(), most + 1)) for o in last.values())
+    return math.prod(counts) > most
+
+
+def _check_answers(address: str | None) -> None:
+    """End at once where nothing listens at HOST:PORT; Ray would try for a minute."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        sys.exit(
+            f"error: no Ray cluster answers at hydra.launcher.ray.init.address={address} ({error}): start one with "
+            "ray start --head --port=6379, or leave the address away to use this machine"
+        )

@@ -1,0 +1,49 @@
+"""Names of a sweep's folders, from what was asked: the same command finds the same folders again."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+from fer_lightning.code_version import describe_code
+
+LONGEST = 100  # characters; file systems take 255 bytes
+PLACES = (
+    "hydra",
+    "-",
+    "data.root=",
+    "data.cache_dir=",
+    "data.num_workers=",
+    "data.cache_gb=",
+)  # where and how, not what
+
+
+def sweep_name(arguments: Sequence[str]) -> str:
+    """The values of a command's arguments, and a digest of them and of the code's version.
+
+    The order of the arguments, where the sweep runs and where its data lie make no other sweep.
+    """
+    meant = [text for text in arguments if not text.startswith(PLACES)]
+    values = "_".join(_plain(text.partition("=")[2]) for text in meant)
+    code = describe_code()
+    digest = _digest([sorted(meant), code["git_commit"], code["versions"]["fer_lightning"]])
+    return f"{values[:LONGEST]}_{digest}".lstrip("_")
+
+
+def job_name(overrides: Sequence[str]) -> str:
+    """What a job overrides, by the last part of each key; where that is too long for a folder, its begin and a digest.
+
+    >>> job_name(["seed=1", "model.net.kernel_size=3", "model=cnn3", "sweep=kernel_size", "data.root=/data/faces"])
+    'model-cnn3_kernel_size-3_seed-1'
+    """
+    meant = sorted(text.partition("=") for text in overrides if not text.startswith((*PLACES, "sweep=")))
+    name = "_".join(f"{key.rpartition('.')[2]}-{_plain(value)}" for key, _, value in meant) or "job"
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{_digest(meant)}"
+
+
+def _plain(value: str) -> str:
+    return re.sub(r"[^\w.,-]+", "-", value).strip("-")
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]

@@ -1,0 +1,294 @@
+"""Train, choose the best epoch on `val`, measure it on `test` once, write a folder."""
+
+from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+
+from fer_lightning.artifacts import print_results, write_artifacts
+from fer_lightning.callbacks import EpochTable
+from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.checkpoint_io import AtomicCheckpointIO
+from fer_lightning.code_version import describe_code
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError
+from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
+from fer_lightning.metrics import per_class_scores
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.result import count_multiply_adds, count_parameters, write_result
+from fer_lightning.run_folder import claimed
+
+log = logging.getLogger(__name__)
+
+NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
+WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # beside monitor.metric
+# Of the trainer's settings those that change what is learnt.
+TRAINER_FACTS = ("max_epochs", "precision", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
+
+# True, and nothing a user of these commands can act on.
+SETTLED_WARNINGS = (
+    ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 on torch 2.15
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
+    "The '.*_dataloader' does not have many workers",  # on a CPU they would take the network's cores
+    "Using padding='same' with even kernel lengths",  # even kernels are asked for by name
+)
+
+
+def prepare_process() -> None:
+    """Set what holds for the whole process of a command: what is not told, and memory that is kept."""
+    for text in SETTLED_WARNINGS:
+        warnings.filterwarnings("ignore", text)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # they advertise
+    keep_freed_memory()
+
+
+def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
+    """Train, write `cfg.output_dir`, and return the monitored validation metric, NaN where nothing is validated.
+
+    Args:
+        cfg: As conf/train.yaml composes it.
+        overrides: What the command line changed in it, for the record.
+    """
+    started = time.perf_counter()
+    run_dir = Path(cfg.output_dir)
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    with claimed(run_dir, cfg.ckpt_path):
+        code = describe_code()
+        _check_settings(cfg)
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        datamodule: FaceDataModule = instantiate(cfg.data)
+        model: ExpressionClassifier = instantiate(
+            cfg.model,
+            class_names=list(datamodule.class_names),
+            preprocess=datamodule.preprocess.to_dict(),
+            class_counts=datamodule.class_counts("train").tolist(),
+            training=_training_facts(cfg, datamodule),
+        )
+        _check_measurable(cfg, datamodule, model)
+        if cfg.ckpt_path is not None:
+            check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
+            rank_zero_only(_reopen)(run_dir)
+        else:
+            model.load_initial_weights()
+        _announce(datamodule)
+        trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
+        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
+        scores = _measure_best(trainer, model, datamodule)
+        if trainer.is_global_zero:
+            command = ["python", "-m", "fer_lightning.train", *overrides]
+            facts = {"command": command, **code, "config": settings}
+            _write_run(cfg, facts, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, started)
+        return scores.get(cfg.monitor.metric, math.nan)
+
+
+def _reopen(run_dir: Path) -> None:
+    (run_dir / "result.json").unlink(missing_ok=True)  # the run is unfinished again
+    for half_written in (run_dir / "checkpoints").glob(".*.ckpt"):
+        half_written.unlink()
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    config.check_keys(cfg, config.TrainConfig)
+    if "net" not in cfg.model:
+        raise InputError("that model is no network: fit it with python -m fer_lightning.baseline")
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
+    if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
+        raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    if cfg.trainer.limit_val_batches == 0 or cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
+        raise InputError("val chooses the best epoch, so it is measured after each: leave its limits away")
+    if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
+        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: leave them in")
+
+
+def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
+    """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
+    fingerprint = datamodule.fingerprint()
+    usual = ("progress", "pictures", *NEEDED_CALLBACKS)
+    return {
+        "dataset": fingerprint["dataset"],
+        "protocol": fingerprint["protocol"],
+        "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
+        "seed": cfg.seed,
+        "batch_size": cfg.data.batch_size,
+        "oversample": cfg.data.oversample,
+        "loss": _without_hydra(cfg.loss),
+        "label_smoothing": cfg.model.label_smoothing,
+        "monitor": cfg.monitor.metric,
+        "optimizer": _without_hydra(cfg.optimizer),
+        "scheduler": _without_hydra(cfg.scheduler),
+        "augmentation": _without_hydra(cfg.augmentation),
+        "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in usual},
+        **{name: cfg.trainer[name] for name in TRAINER_FACTS},
+    }
+
+
+def _without_hydra(node: Any) -> Any:
+    """A config node as plain data that names its class, but that Hydra does not take for something to build."""
+    if isinstance(node, ListConfig):
+        return [_without_hydra(item) for item in node]
+    if isinstance(node, DictConfig):
+        name = {"name": node._target_} if "_target_" in node else {}
+        return name | {str(key): _without_hydra(node[key]) for key in node if not str(key).startswith("_")}
+    return node
+
+
+def _check_measurable(cfg: DictConfig, datamodule: FaceDataModule, model: ExpressionClassifier) -> None:
+    if not datamodule.has("val") and not datamodule.has("test"):
+        raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
+    for place in ("monitor.metric", *WATCHES):
+        metric = OmegaConf.select(cfg, place)
+        if metric is not None and metric not in model.val_meter.names:
+            raise InputError(f"{place} {metric} is not measured: {', '.join(model.val_meter.names)}")
+
+
+@rank_zero_only
+def _announce(datamodule: FaceDataModule) -> None:
+    counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in ("train", "val", "test"))
+    log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
+    if datamodule.split.leaks:
+        log.warning(
+            "protocol %s lets near-copies and the same people into both train and test: its numbers only compare with "
+            "papers that split so",
+            datamodule.split.protocol,
+        )
+    if not datamodule.has("test"):
+        hint = " (this copy of FER2013 lacks PrivateTest)" if datamodule.index.dataset == "fer2013" else ""
+        log.warning("no test split here%s: val is reported, under its own name", hint)
+    if not datamodule.has("val"):
+        log.info("no validation split: the last epoch is kept, none is chosen")
+    for stage in ("val", "test"):
+        missing = datamodule.classes_missing_from(stage)
+        if datamodule.has(stage) and missing:
+            log.warning(
+                "%s has no image of class %s: a face taken for one counts as 0 in the macro scores",
+                stage,
+                ", ".join(missing),
+            )
+
+
+def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
+    if not validates:
+        _require_no_monitor(cfg)
+        cfg.monitor.metric = None
+    precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    rank_zero_only(log.info)("precision %s: %s", precision, reason)
+    return instantiate(
+        cfg.trainer,
+        precision=precision,
+        limit_val_batches=cfg.trainer.limit_val_batches if validates else 0,
+        callbacks=list(instantiate(cfg.callbacks).values()),
+        logger=list(instantiate(cfg.logger).values()),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+    )
+
+
+def _require_no_monitor(cfg: DictConfig) -> None:
+    for place in WATCHES:
+        if metric := OmegaConf.select(cfg, place):
+            raise InputError(
+                f"{place} watches {metric}, but this protocol has no validation split: choose another "
+                "scheduler and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
+            )
+
+
+def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule) -> dict[str, float]:
+    """Validate and test the best checkpoint; without a test split, val is all there is."""
+    # Where weights are averaged, the checkpoint holds the average, and the callback would swap others in again.
+    trainer.callbacks[:] = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
+    model.load_state_dict(load_checkpoint(trainer.checkpoint_callback.best_model_path)["state_dict"])
+    scores: dict[str, float] = {}
+    for stage, run in (("val", trainer.validate), ("test", trainer.test)):
+        if datamodule.has(stage):
+            [measured] = run(model, datamodule=datamodule, verbose=False)
+            scores |= measured
+    return scores
+
+
+def _write_run(
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    trainer: L.Trainer,
+    model: ExpressionClassifier,
+    datamodule: FaceDataModule,
+    epochs: pd.DataFrame,
+    scores: dict[str, float],
+    started: float,
+) -> None:
+    """Write pictures and tables, then `result.json`, and print what a person wants to know."""
+    run_dir = Path(cfg.output_dir)
+    findings = model.findings("test" if datamodule.has("test") else "val")
+    write_artifacts(run_dir, findings, datamodule, model.class_names, epochs)
+    per_class = per_class_scores(findings.confusion, model.class_names)
+    parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
+    _log_hyper_parameters(cfg, trainer, datamodule, scores)
+    write_result(
+        run_dir / "result.json",
+        {
+            **facts,
+            "seed": cfg.seed,
+            "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
+            "data": datamodule.fingerprint(),
+            "class_names": model.class_names,
+            "selection": f"best epoch by {cfg.monitor.metric}" if datamodule.has("val") else "last epoch",
+            "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"] + 1,
+            "parameters": parameters,
+            "multiply_adds": multiply_adds,
+            "epochs": len(epochs),
+            "images_per_s": float(epochs["images_per_s"].median()),
+            "train_seconds": float(epochs["seconds"].sum()),
+            "seconds": time.perf_counter() - started,
+            "metrics": scores,
+            "per_class": {findings.stage: per_class},
+        },
+    )
+    print_results("Best checkpoint", scores, per_class, findings.stage)
+    Console().print(
+        f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
+        "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
+        soft_wrap=True,
+    )
+
+
+def _log_hyper_parameters(
+    cfg: DictConfig, trainer: L.Trainer, datamodule: FaceDataModule, scores: dict[str, float]
+) -> None:
+    """Give TensorBoard's HParams tab what runs differ in, beside the final metrics."""
+    settings = {
+        "data": datamodule.index.dataset,
+        "protocol": datamodule.split.protocol,
+        **{f"net.{name}": value for name, value in cfg.model.net.items()},
+        "optimizer": _class_name(cfg.optimizer),
+        "scheduler": _class_name(cfg.scheduler),
+        "loss": _class_name(cfg.loss),
+        "lr": cfg.optimizer.lr,
+        "label_smoothing": cfg.model.label_smoothing,
+        "augmentation": "+".join(_class_name(node) for node in cfg.augmentation.transforms) or "none",
+        "batch_size": cfg.data.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+        "seed": cfg.seed,
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(settings, {f"final/{name}": value for name, value in scores.items()})
+
+
+def _class_name(node: DictConfig) -> str:
+    return node._target_.rpartition(".")[2]

@@ -1,0 +1,290 @@
+"""Sweeps as a person starts them: in processes of their own, some of which are killed."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fer_lightning.config import explain
+from fer_lightning.own_gpu import OwnGpu
+from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
+
+TINY = (
+    "data.reader.train=160",
+    "data.reader.val=33",
+    "data.reader.test=14",
+    "data.batch_size=8",
+    "data.num_workers=0",
+    "trainer.limit_train_batches=2",
+    "trainer.accelerator=cpu",
+    "hydra.sweep.dir=sweep",
+)
+LONG = "trainer.max_epochs=40"  # of a job that is killed
+
+
+def sweep(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a sweep with `folder` as working directory."""
+    command = [sys.executable, "-m", "fer_lightning.train", "-m", *overrides]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | environment
+    )
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("sweep/*/result.json")}
+
+
+def wait_for(pattern: str, folder: Path) -> list[Path]:
+    """What matches, once something does."""
+    end = time.monotonic() + 120
+    while not (found := list(folder.glob(pattern))):
+        assert time.monotonic() < end, f"no {pattern} came"
+        time.sleep(0.05)
+    return found
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Ids of the jobs' processes that work below a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes()
+            inside = (path.parent / "cwd").readlink() == folder
+        except OSError:  # it has ended, or is not ours
+            continue
+        if inside and b"fer_lightning.job" in arguments:
+            found.append(int(path.parent.name))
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="/proc is Linux's")
+
+
+def test_a_job_that_cannot_work_does_not_end_its_sweep_and_the_same_command_retries_it_alone(tmp_path):
+    jobs = (*TINY, "trainer.max_epochs=1", "logger=none", "model.net.kernel_size=7,5")
+    finished = sweep(tmp_path, *jobs)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert "1 of the sweep's jobs failed" in finished.stderr
+    assert "kernel_size=7 with valid padding leaves no pixels" in finished.stderr
+    [(name, result)] = results(tmp_path).items()
+    assert "kernel_size-5" in name
+    assert result["config"]["model"]["net"]["kernel_size"] == 5
+    [failure] = tmp_path.glob("sweep/*kernel_size-7*/failure.json")
+    assert "leaves no pixels" in json.loads(failure.read_text())["reason"]
+
+    again = sweep(tmp_path, *jobs)
+    assert again.returncode == 1
+    assert f"{name}: done before" in again.stdout
+    assert results(tmp_path) == {name: result}
+
+
+def test_a_finished_job_of_another_configuration_is_neither_taken_for_this_one_nor_overwritten(tmp_path):
+    sweep(tmp_path, *TINY, "logger=none", "trainer.max_epochs=1", "seed=0", "hydra.sweep.subdir=one")
+    before = results(tmp_path)
+    other = sweep(tmp_path, *TINY, "logger=none", "trainer.max_epochs=1", "seed=1", "hydra.sweep.subdir=one")
+    assert other.returncode == 1
+    assert "the folder holds a run with " in other.stderr
+    assert "hydra.sweep.dir=DIR" in other.stderr
+    assert results(tmp_path) == before
+
+
+@needs_proc
+def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_same_command(tmp_path):
+    jobs = ("-m", *TINY, LONG, "logger=none", "seed=0,1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "fer_lightning.train", *jobs], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as running:
+        wait_for("sweep/*seed-0*/checkpoints/last.ckpt", tmp_path)
+        [job] = processes_in(tmp_path)
+        os.kill(job, signal.SIGKILL)
+        said = running.communicate(timeout=300)[1]
+    assert running.returncode == 1
+    assert "seed-0" in said
+    assert "killed by SIGKILL, as a machine that runs out of memory does" in said
+    assert ["seed-1" in name for name in results(tmp_path)] == [True]
+
+    again = sweep(tmp_path, *jobs[1:])
+    assert again.returncode == 0, again.stderr
+    assert "goes on" in again.stdout
+    assert {result["seed"] for result in results(tmp_path).values()} == {0, 1}
+    assert all(result["epochs"] == 40 for result in results(tmp_path).values())
+    assert not list(tmp_path.glob("sweep/*/failure.json"))
+
+
+@needs_proc
+def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_of_one_that_was_not(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
+    jobs = (*TINY, LONG, "logger=none", "seed=0,1,2", "hydra/launcher=joblib_gpus")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    assert sweep(tmp_path / "whole", *jobs).returncode == 0
+    command = [sys.executable, "-m", "fer_lightning.train", "-m", *jobs]
+    with subprocess.Popen(command, cwd=tmp_path / "killed", stdout=subprocess.DEVNULL) as running:
+        wait_for("sweep/*/checkpoints/last.ckpt", tmp_path / "killed")
+        running.kill()
+    time.sleep(3)
+    assert processes_in(tmp_path / "killed") == []
+    assert len(results(tmp_path / "killed")) < 3
+
+    again = sweep(tmp_path / "killed", *jobs)
+    assert again.returncode == 0, again.stderr
+    whole, killed = results(tmp_path / "whole"), results(tmp_path / "killed")
+    assert {name: result["metrics"] for name, result in whole.items()} == {
+        name: result["metrics"] for name, result in killed.items()
+    }
+    assert {result["hardware"]["threads"] for result in whole.values()} == {max(1, os.cpu_count() // 2)}
+
+
+def test_each_job_of_joblib_gpus_sees_one_gpu_which_no_other_running_job_sees(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
+    jobs = (*TINY, "trainer.max_epochs=1", "logger=none", "seed=0,1,2", "hydra/launcher=joblib_gpus")
+    finished = sweep(tmp_path, *jobs, CUDA_VISIBLE_DEVICES="4,6")
+    assert finished.returncode == 0, finished.stderr
+    assert "n_jobs=2" in finished.stdout
+    assert {result["hardware"]["cuda_visible_devices"] for result in results(tmp_path).values()} == {"4", "6"}
+
+
+def _job(gpus: list[str], seconds: float, log: Path) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    own_gpu = OwnGpu()
+    own_gpu.on_multirun_start(None)
+    own_gpu.on_job_start(None)
+    start = time.time()
+    time.sleep(seconds)
+    log.write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], start, time.time()]))
+    own_gpu.on_job_end(None)
+
+
+def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    context = multiprocessing.get_context("spawn")
+    jobs = [context.Process(target=_job, args=(["0", "1"], 0.5, tmp_path / f"{n}.json")) for n in range(5)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    times = [json.loads((tmp_path / f"{n}.json").read_text()) for n in range(5)]
+    for gpu in ("0", "1"):
+        spans = sorted((start, end) for own, start, end in times if own == gpu)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert {own for own, _, _ in times} == {"0", "1"}
+
+
+def test_ray_gives_each_job_a_gpu_of_its_own_and_runs_them_all(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs fer-lightning[ray]")
+    logical = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1")
+    finished = sweep(tmp_path, *TINY, "trainer.max_epochs=1", "logger=none", "seed=0,1,2", *logical)
+    assert finished.returncode == 0, finished.stderr
+    found = results(tmp_path)
+    assert len(found) == 3
+    assert {result["hardware"]["cuda_visible_devices"] for result in found.values()} <= {"0", "1"}
+
+
+def test_a_ray_cluster_that_does_not_answer_is_told_within_seconds(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs fer-lightning[ray]")
+    start = time.monotonic()
+    finished = sweep(tmp_path, *TINY, "hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:9")
+    assert finished.returncode == 1
+    assert "no Ray cluster answers at hydra.launcher.ray.init.address=127.0.0.1:9" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert time.monotonic() - start < 60
+
+
+def test_submitit_runs_a_sweep_as_it_would_on_a_cluster(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs fer-lightning[slurm]")
+    finished = sweep(
+        tmp_path, *TINY, "trainer.max_epochs=1", "logger=none", "seed=0,1", "hydra/launcher=submitit_local"
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert {result["seed"] for result in results(tmp_path).values()} == {0, 1}
+
+
+def test_a_partition_that_slurm_does_not_know_is_told_in_slurms_words(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs fer-lightning[slurm]")
+    refusal = "sbatch: error: invalid partition specified: nowhere"
+    for name in ("srun", "sbatch", "sinfo", "scontrol"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    finished = sweep(tmp_path, *TINY, "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.partition=nowhere", PATH=path)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert refusal in finished.stderr
+
+
+def test_optuna_searches_and_goes_on_where_it_stopped(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs fer-lightning[optuna]")
+    search = ("sweep=optuna_cnn4", "hydra.sweeper.n_trials=1", "logger=none", "trainer.max_epochs=1")
+    tiny = ("data=synthetic", "protocol=official", *TINY, *search)
+    first = sweep(tmp_path, *tiny)
+    assert first.returncode == 0, first.stderr
+    [(name, result)] = results(tmp_path).items()
+    assert (tmp_path / "sweep" / "study.db").exists()
+    second = sweep(tmp_path, *tiny)
+    assert second.returncode == 0, second.stderr
+    assert len(results(tmp_path)) == 2
+    assert results(tmp_path)[name] == result
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
+    for said, extra in [
+        ("In 'hydra/launcher/joblib_gpus': Could not load 'hydra/launcher/joblib'.", "joblib"),
+        ("In 'hydra/config': Could not find 'hydra/launcher/submitit_local'", "slurm"),
+        ("In 'hydra/config': Could not find 'hydra/sweeper/optuna'", "optuna"),
+    ]:
+        assert explain(HydraException(said)).endswith(f" Install it with: pip install 'fer-lightning[{extra}]'")
+    assert "pip install" not in explain(HydraException("Could not find 'hydra/launcher/nonsense'"))
+
+
+def test_a_job_of_a_sweep_may_not_start_several_processes(tmp_path):
+    finished = sweep(tmp_path, *TINY, "trainer=ddp", "seed=0,1")
+    assert finished.returncode == 1
+    assert "a job of a sweep has one device" in finished.stderr
+    assert not results(tmp_path)
+
+
+def test_a_sweep_of_more_than_a_thousand_jobs_has_to_be_meant(tmp_path):
+    finished = sweep(
+        tmp_path, *TINY, "seed=range(0,100)", "optimizer.lr=1e-3,1e-4", "model=cnn3,cnn4,ahmad3,resnet18,vgg16,neamtiu4"
+    )
+    assert finished.returncode == 1
+    assert "more than 1,000 jobs" in finished.stderr
+    assert "hydra.callbacks.sweep_report.max_jobs=N" in finished.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_tensorboard_shows_what_the_jobs_of_a_sweep_vary_beside_their_final_metrics(tmp_path):
+    assert sweep(tmp_path, *TINY, "trainer.max_epochs=1", "model.net.kernel_size=3,5").returncode == 0
+    shown = {}
+    for folder in {path.parent for path in tmp_path.glob("sweep/**/events.out*")}:
+        events = EventAccumulator(str(folder)).Reload()
+        if "_hparams_/session_start_info" in events.summary_metadata:
+            shown[str(folder)] = (events.Scalars("final/test/acc")[-1].value, folder)
+    assert len(shown) == 2
+
+
+def test_a_sweep_has_the_same_folder_for_the_same_command_wherever_it_runs():
+    name = sweep_name(["-m", "model=cnn3,cnn4", "seed=0,1"])
+    assert name.startswith("cnn3,cnn4_0,1_")
+    digest = name.rpartition("_")[2]
+    same = ["seed=0,1", "--multirun", "hydra/launcher=ray", "data.root=/elsewhere", "model=cnn3,cnn4"]
+    assert sweep_name(same).rpartition("_")[2] == digest
+    assert sweep_name(["-m", "model=cnn3,cnn4", "seed=0,2"]).rpartition("_")[2] != digest
+
+
+def test_a_jobs_folder_is_one_folder_and_not_too_long_for_one():
+    assert job_name(["model=cnn3", "model.net.kernel_size=3", "seed=1"]) == "model-cnn3_kernel_size-3_seed-1"
+    assert "/" not in job_name(["model.init_from=/a/b/best.ckpt"])
+    long = [f"model.setting_{n}=3" for n in range(40)]
+    assert len(job_name(long)) < LONGEST + 10
+    assert job_name(long) != job_name([*long, "seed=1"])
