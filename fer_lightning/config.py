@@ -11,6 +11,7 @@ import errno
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -108,6 +109,9 @@ class EvaluateConfig:
     seed: int = MISSING
     output_dir: str = MISSING
 
+
+# Ours sets what Ray's plugin leaves open, under its name; that the plugin's keys are then checked is wanted.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
