@@ -16,9 +16,14 @@ def cross_entropy(logits: Tensor, targets: Tensor, class_counts: Tensor, *, labe
 def weighted(
     logits: Tensor, targets: Tensor, class_counts: Tensor, *, label_smoothing: float = 0.0, power: float = 1.0
 ) -> Tensor:
-    """Cross-entropy in which an image of a class with n images weighs n^-power: at 1 every class counts the same."""
-    weights = class_counts.to(logits.dtype) ** -power
-    return functional.cross_entropy(logits, targets, weights, label_smoothing=label_smoothing)
+    """Cross-entropy in which an image of a class with n images weighs n^-power: at 1 every class counts the same.
+
+    PyTorch's own weights would also weigh the smoothed share of each other class, which makes a rare class likely on
+    every image. Here an image's weight is its label's alone.
+    """
+    weights = class_counts.to(logits.dtype)[targets] ** -power
+    losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+    return (weights * losses).sum() / weights.sum()
 
 
 def focal(

@@ -24,6 +24,13 @@ def test_weighted_gives_every_class_the_same_say(batch):
     torch.testing.assert_close(losses.weighted(logits, targets, counts), torch.stack(means).mean())
 
 
+def test_weights_leave_the_smoothed_share_of_a_rare_class_as_it_is(batch):
+    logits, _ = batch
+    common = torch.zeros(len(logits), dtype=torch.long)
+    smoothed = cross_entropy(logits, common, label_smoothing=0.1)
+    torch.testing.assert_close(losses.weighted(logits, common, COUNTS, label_smoothing=0.1), smoothed)
+
+
 def test_weighted_with_power_0_is_cross_entropy(batch):
     torch.testing.assert_close(losses.weighted(*batch, COUNTS, power=0), cross_entropy(*batch))
 
