@@ -49,6 +49,13 @@ def test_a_picture_without_a_face_has_no_box(shape):
     assert HaarDetector().detect(np.full(shape, 127, np.uint8)) == []
 
 
+@pytest.mark.parametrize("cut", [8, 12])
+def test_a_face_that_the_pictures_edge_cuts_is_found_and_its_box_leaves_the_picture(photo, cut):
+    [box] = HaarDetector().detect(photo[:, round(FACE.x) + cut :])
+    assert iou(box, FACE._replace(x=-cut)) > 0.7
+    assert box.x < 0
+
+
 def test_the_largest_face_comes_first(photo):
     scene = np.hstack([cv2.resize(photo, (256, 256)), np.zeros((256, 20, 3), np.uint8), photo[:256, 100:356]])
     sizes = [box.width for box in HaarDetector().detect(scene)]

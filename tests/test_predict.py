@@ -44,12 +44,12 @@ def table(tmp_path):
 
 @pytest.fixture
 def video(tmp_path, photo):
-    """video(count): a film of the face moving, at 25 frames/s, every tenth frame without it."""
+    """video(count): a film of the face moving, again and again, at 25 frames/s, every tenth frame without it."""
 
     def write(count=40, name="film.mp4", size=(320, 240)):
         writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
         for i in range(count):
-            shift = np.float32([[0.75, 0, -60 + 1.5 * i], [0, 0.75, -20]])
+            shift = np.float32([[0.75, 0, -60 + 1.5 * (i % 80)], [0, 0.75, -20]])
             seen = cv2.warpAffine(photo, shift, size, borderMode=cv2.BORDER_REPLICATE)
             writer.write(np.full_like(seen, 90) if i % 10 == 9 else seen)
         writer.release()

@@ -10,10 +10,12 @@ from fer_lightning.inference.cascades import Cascades
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
 SCOUTS = {FRONTAL: "haarcascade_frontalface_alt2"}  # for the first look: quicker, and it misses fewer in large steps
 # Side of the smallest face looked for, in pixels of the reduced picture. The cascades' own windows are 20 or 24 pixels
-# wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere; of 240 CK+
-# faces less than half as large again as the smallest looked for, 237.
+# wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere. Of CK+ faces,
+# 61 to 300 pixels wide on cloudy grounds, 200 of 200 were found upright, 197 tilted by up to 12 degrees, 199 dim and
+# noisy, 199 cut by the edge by up to an eighth; by small steps everywhere (of 1.1, three finds) 200, 200, 200, 194
 COARSE, FINE = 24, 30
-COARSE_STEP, FINE_STEP = 1.3, 1.15  # between the sizes tried
+EDGE = 0.04  # by which the picture is widened, of its shorter side: a cascade's window does not leave the picture
+COARSE_STEP, FINE_STEP = 1.35, 1.15  # between the sizes tried
 ROOM = 0.4  # around a place to look at again, as a fraction of the largest find there
 SPAN = 1.5  # sizes tried there: from this much below the smallest find to this much above the largest
 FINDS = 3  # that overlap at a place, at least, to make a face
@@ -45,18 +47,23 @@ class HaarDetector:
         self._cascades = Cascades()
 
     def detect(self, image: np.ndarray) -> list[Box]:
-        """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first; scores are the cascade's own."""
+        """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first; scores are the cascade's own.
+
+        The box of a face that the picture's edge cuts leaves the picture with it.
+        """
         height, width = image.shape[:2]
         smallest = self.min_face if self.min_face > 1 else self.min_face * min(height, width)
         factor = min(1.0, FINE / smallest, self.max_side / max(height, width))
         gray = _reduced(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), factor)
+        edge = round(EDGE * min(gray.shape))
+        gray = cv2.copyMakeBorder(gray, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
         smallest = max(1.0, smallest * factor)
         boxes = self._search(FRONTAL, gray, smallest)
         if self.profile:
             boxes += self._search(PROFILE, gray, smallest)
             mirrored = self._search(PROFILE, cv2.flip(gray, 1), smallest)
             boxes += [box._replace(x=gray.shape[1] - box.x - box.width) for box in mirrored]
-        faces = [box.scaled(1 / factor) for box in suppress(boxes)]
+        faces = [box._replace(x=box.x - edge, y=box.y - edge).scaled(1 / factor) for box in suppress(boxes)]
         return sorted(faces, key=lambda box: -box.width * box.height)
 
     def _search(self, name: str, gray: np.ndarray, smallest: float) -> list[Box]:
