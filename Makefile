@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/python -m fer_lightning.train data=synthetic model=cnn4 trainer.max_epochs=6
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -326,11 +326,15 @@ def _summarise(console: Console, tally: Tally, results: Results) -> None:
     if tally.frames <= MOST_LINES and tally.faces:
         console.print(_faces_table(tally.first))
     console.print(
-        f"{tally.frames} images, {tally.faces} faces, {tally.no_face} without a face, {tally.unreadable} unreadable, "
-        f"in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
+        f"{_count(tally.frames, 'image')}, {_count(tally.faces, 'face')}, {tally.no_face} without a face, "
+        f"{tally.unreadable} unreadable, in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
     )
     if results.folder is not None:
         console.print(f"Results: [bold]{escape(str(results.folder))}[/bold]", soft_wrap=True)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _faces_table(predictions: list[Prediction]) -> Table:

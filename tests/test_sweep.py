@@ -124,7 +124,7 @@ def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_sam
 @needs_proc
 def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_of_one_that_was_not(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
-    jobs = (*TINY, LONG, "logger=none", "seed=0,1,2", "hydra/launcher=joblib_gpus")
+    jobs = (*TINY, LONG, "logger=none", "seed=0,1", "hydra/launcher=joblib_gpus")
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     assert sweep(tmp_path / "whole", *jobs).returncode == 0
@@ -134,7 +134,7 @@ def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_o
         running.kill()
     time.sleep(3)
     assert processes_in(tmp_path / "killed") == []
-    assert len(results(tmp_path / "killed")) < 3
+    assert len(results(tmp_path / "killed")) < 2
 
     again = sweep(tmp_path / "killed", *jobs)
     assert again.returncode == 0, again.stderr
