@@ -1,5 +1,6 @@
 """What happens beside training: each epoch's seed, its row in metrics.csv, its pictures in TensorBoard."""
 
+import logging
 import time
 import warnings
 from pathlib import Path
@@ -22,6 +23,8 @@ from fer_lightning.errors import InputError
 from fer_lightning.initial_weights import classes_layer
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
+
+log = logging.getLogger(__name__)
 
 
 class EpochSeed(Callback):
@@ -57,6 +60,33 @@ class FreezeBackbone(Callback):
         for module in pl_module.net.modules():
             if isinstance(module, BatchNorm2d):  # its statistics are the backbone's too
                 module.train(trains)
+
+
+class LearningCheck(Callback):
+    """Warns, once, where a network still has one answer for every face: deep nets without batch norm start like that.
+
+    Args:
+        epochs: After how many of them to look.
+    """
+
+    MARGIN = 0.01  # of macro recall above what one answer for all of them has
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
+        if trainer.current_epoch + 1 != self.epochs:
+            return
+        recall = pl_module.train_meter.compute()["train/recall_macro"].item()  # every process takes part
+        chance = 1 / len(pl_module.class_names)
+        if recall < chance + self.MARGIN:
+            log.warning(
+                "nothing is learnt yet after %d epochs: macro recall on train is %.1f %%, where one answer for all "
+                "faces has %.1f %%; try optimizer=adam, another optimizer.lr, or model.net.batch_norm=true",
+                self.epochs,
+                100 * recall,
+                100 * chance,
+            )
 
 
 class EpochTable(Callback):

@@ -105,6 +105,15 @@ def test_tensorboard_shows_curves_pictures_the_graph_and_hyper_parameters(run):
     assert any(plugin.startswith("_hparams_") for plugin in plugins)
 
 
+def test_a_network_that_learns_nothing_is_told_and_one_that_learns_is_not(run, caplog):
+    once = ("callbacks.learning_check.epochs=2", "data.batch_size=8")
+    run(*once, "model=cnn3", "optimizer=sgd", "optimizer.lr=20", "trainer.gradient_clip_val=5", folder="stuck")
+    assert "nothing is learnt yet after 2 epochs: macro recall on train is " in caplog.text
+    caplog.clear()
+    run(*once, "model=cnn3", "augmentation=none", folder="learns")
+    assert "nothing is learnt" not in caplog.text
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
     weights = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):

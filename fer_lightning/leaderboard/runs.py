@@ -24,7 +24,15 @@ PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_wo
 MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 WATCHING = tuple(
     f"callbacks.{name}."
-    for name in ("progress", "epoch_seed", "pictures", "epoch_table", "best_checkpoint", "last_checkpoint")
+    for name in (
+        "progress",
+        "epoch_seed",
+        "pictures",
+        "learning_check",
+        "epoch_table",
+        "best_checkpoint",
+        "last_checkpoint",
+    )
 )
 # Parts of the configuration that stand in it a second time, where a constructor takes them.
 AGAIN = (
