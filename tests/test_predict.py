@@ -187,7 +187,10 @@ def test_an_unsure_face_is_marked(predict, table, tmp_path, photo):
 def test_ctrl_c_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tmp_path, table):
     command = [sys.executable, "-m", "fer_lightning.predict", str(video(1500)), "--model", str(onnx_model)]
     with subprocess.Popen(
-        [*command, "--save", "video", "--output", "out"], cwd=tmp_path, stderr=subprocess.PIPE
+        [*command, "--save", "video", "--output", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
     ) as process:
         film = tmp_path / "out" / "videos" / "film.mp4"
         while process.poll() is None and not (film.exists() and film.stat().st_size > 20_000):

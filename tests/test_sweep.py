@@ -35,7 +35,7 @@ def sweep(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
     """Run a sweep with `folder` as working directory."""
     command = [sys.executable, "-m", "fer_lightning.train", "-m", *overrides]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | environment
+        command, cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ | environment
     )
 
 
