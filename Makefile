@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint format bench
+.PHONY: setup demo test test-slow lint format bench
 
 setup: $(READY)
 
@@ -23,7 +23,10 @@ demo: $(READY)
 	$(BIN)/python -m fer_lightning.train data=synthetic model=cnn4 trainer.max_epochs=6
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -121,6 +121,7 @@ def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_sam
     assert not list(tmp_path.glob("sweep/*/failure.json"))
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_of_one_that_was_not(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
@@ -200,6 +201,7 @@ def test_a_ray_cluster_that_does_not_answer_is_told_within_seconds(tmp_path):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_submitit_runs_a_sweep_as_it_would_on_a_cluster(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs fer-lightning[slurm]")
     finished = sweep(
@@ -222,6 +224,7 @@ def test_a_partition_that_slurm_does_not_know_is_told_in_slurms_words(tmp_path):
     assert refusal in finished.stderr
 
 
+@pytest.mark.slow
 def test_optuna_searches_and_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs fer-lightning[optuna]")
     search = ("sweep=optuna_cnn4", "hydra.sweeper.n_trials=1", "logger=none", "trainer.max_epochs=1")
