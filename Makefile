@@ -22,8 +22,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/python -m fer_lightning.train data=synthetic model=cnn4 trainer.max_epochs=6
 
+# One thread a process: as many processes as there are cores would otherwise wait for each other's threads.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
