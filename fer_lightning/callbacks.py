@@ -82,7 +82,7 @@ class LearningCheck(Callback):
         if recall < chance + self.MARGIN:
             log.warning(
                 "nothing is learnt yet after %d epochs: macro recall on train is %.1f %%, where one answer for all "
-                "faces has %.1f %%; try optimizer=adam, another optimizer.lr, or model.net.batch_norm=true",
+                "faces has %.1f %%; try optimizer=adam, another optimizer.lr, or batch norm",
                 self.epochs,
                 100 * recall,
                 100 * chance,

@@ -114,12 +114,14 @@ def real_data() -> Callable[[str], Path]:
     """real_data("ckplus"): the folder of the real archive, or the test is skipped."""
 
     def find(name: str) -> Path:
-        shared = Path(__file__).parents[2] / "shared" / "data"
-        roots = [Path(os.environ["FER_DATA"]), shared] if "FER_DATA" in os.environ else [shared]
+        checkout = Path(__file__).parents[1]
+        roots = [checkout / "data", checkout.parent / "shared" / "data"]
+        if "FER_DATA" in os.environ:
+            roots.insert(0, Path(os.environ["FER_DATA"]))
         for root in roots:
             if (root / name).is_dir():
                 return root / name
-        return pytest.skip(f"no {name} in {' or '.join(map(str, roots))}: set FER_DATA to the folder that holds it")
+        return pytest.skip(f"{name} is not free to copy: put the download in data/{name}, or in $FER_DATA/{name}")
 
     return find
 

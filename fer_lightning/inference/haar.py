@@ -12,7 +12,7 @@ SCOUTS = {FRONTAL: "haarcascade_frontalface_alt2"}  # for the first look: quicke
 # Side of the smallest face looked for, in pixels of the reduced picture. The cascades' own windows are 20 or 24 pixels
 # wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere. Of CK+ faces,
 # 61 to 300 pixels wide on cloudy grounds, 200 of 200 were found upright, 197 tilted by up to 12 degrees, 199 dim and
-# noisy, 199 cut by the edge by up to an eighth; by small steps everywhere (of 1.1, three finds) 200, 200, 200, 194
+# noisy, 199 cut by the edge by up to an eighth; small steps everywhere (of 1.1, 3 finds) find 200, 200, 200 and 194.
 COARSE, FINE = 24, 30
 EDGE = 0.04  # by which the picture is widened, of its shorter side: a cascade's window does not leave the picture
 COARSE_STEP, FINE_STEP = 1.35, 1.15  # between the sizes tried
