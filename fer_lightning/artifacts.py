@@ -23,10 +23,7 @@ def write_artifacts(
     class_names: Sequence[str],
     epochs: pd.DataFrame | None = None,
 ) -> None:
-    """Write what was measured on a split to `folder`.
-
-    `predictions.csv` has a row an image: split, image, target, prediction, and p_<class>; `confusion_matrix.csv` has
-    counts, rows true and columns predicted.
+    """Write what was measured on a split to `folder`: tables, and pictures of them.
 
     Args:
         folder: Of the run.
@@ -35,9 +32,7 @@ def write_artifacts(
         class_names: That the findings' targets and columns are of.
         epochs: The rows of `metrics.csv`; None where nothing was trained in epochs.
     """
-    _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
-    counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
-    _write_csv(folder / "confusion_matrix.csv", counts, index=True)
+    write_tables(folder, findings, datamodule, class_names)
     title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {findings.stage}"
     faces = datamodule.faces(findings.indices), findings, class_names
     _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(findings.confusion, class_names, title))
@@ -47,10 +42,21 @@ def write_artifacts(
         _write_figure(folder / "learning_curves.png", learning_curves_figure(epochs, title))
 
 
+def write_tables(folder: Path, findings: Findings, datamodule: FaceDataModule, class_names: Sequence[str]) -> None:
+    """Write `predictions.csv` and `confusion_matrix.csv`.
+
+    The first has a row an image: split, image, target, prediction, and p_<class>; the second counts, rows true and
+    columns predicted.
+    """
+    _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
+    counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
+    _write_csv(folder / "confusion_matrix.csv", counts, index=True)
+
+
 def print_results(title: str, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
     """Print the scores of the splits that were measured, and each class's of one of them."""
     console = Console()
-    measured = [split for split in ("val", "test") if f"{split}/acc" in scores]
+    measured = [split for split in ("train", "val", "test") if f"{split}/acc" in scores]
     summary = Table("metric", *measured)
     for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
         if f"{measured[0]}/{metric}" in scores:

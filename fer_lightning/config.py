@@ -96,6 +96,18 @@ class AuditConfig:
 
 
 @dataclass
+class ReportSettings:
+    """What `evaluate` looks into; see conf/evaluate.yaml."""
+
+    tta: str = MISSING
+    resamples: int = MISSING
+    robustness: int = MISSING
+    attribution: int = MISSING
+    calibrate: bool = MISSING
+    allow_seen: bool = MISSING
+
+
+@dataclass
 class EvaluateConfig:
     """Top level of conf/evaluate.yaml."""
 
@@ -103,9 +115,10 @@ class EvaluateConfig:
     protocol: Any = MISSING
     preprocess: Any = MISSING
     augmentation: Any = MISSING
-    ckpt_path: str | None = None
+    ckpt_path: Any = None  # a path or several
     split: str | None = None
     audit: str | None = None
+    evaluate: ReportSettings = MISSING
     seed: int = MISSING
     output_dir: str = MISSING
 

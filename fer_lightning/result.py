@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lightning.atomic import replacing
-from fer_lightning.module import ExpressionClassifier
 
 SCHEMA_VERSION = 1
 
@@ -26,8 +25,8 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def count_multiply_adds(model: ExpressionClassifier) -> int:
-    """Multiply-adds of one image through the convolutions and dense layers, as PyTorch counts them."""
+def count_multiply_adds(net: nn.Module, example: Tensor) -> int:
+    """Multiply-adds of one image (1, C, S, S) through the convolutions and dense layers, as PyTorch counts them."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(model.example_input_array.to(model.device))
+        net(example)
     return counter.get_total_flops() // 2

@@ -237,7 +237,8 @@ def _write_run(
     findings = model.findings("test" if datamodule.has("test") else "val")
     write_artifacts(run_dir, findings, datamodule, model.class_names, epochs)
     per_class = per_class_scores(findings.confusion, model.class_names)
-    parameters, multiply_adds = count_parameters(model.net), count_multiply_adds(model)
+    parameters = count_parameters(model.net)
+    multiply_adds = count_multiply_adds(model.net, model.example_input_array.to(model.device))
     _log_hyper_parameters(cfg, trainer, datamodule, scores)
     write_result(
         run_dir / "result.json",

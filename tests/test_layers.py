@@ -12,7 +12,7 @@ import fer_lightning
 PACKAGE = Path(fer_lightning.__file__).parent
 # A file imports only from lines above its own.
 LAYERS = [
-    {"errors", "labels", "atomic", "hardware", "leaderboard", "code_version", "job", "own_gpu"},
+    {"errors", "labels", "atomic", "hardware", "leaderboard", "code_version", "job", "own_gpu", "html_page"},
     {"sweep_folders"},
     {"leaderboard.runs"},
     {"leaderboard.entries"},
@@ -43,9 +43,13 @@ LAYERS = [
     {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
     {"data.affectnet", "data.duplicates"},
     {"data.datamodule", "data"},
-    {"metrics", "optim", "losses", "initial_weights"},
+    {"metrics", "optim", "losses", "initial_weights", "result"},
     {"module", "plots", "checkpoint_io"},
-    {"callbacks", "artifacts", "result"},
+    {"callbacks", "artifacts"},
+    {"evaluation", "evaluation.scores", "evaluation.averaging", "evaluation.corruptions", "evaluation.attribution"},
+    {"evaluation.section", "evaluation.calibration", "evaluation.groups", "evaluation.cost", "evaluation.figures"},
+    {"evaluation.measurement", "evaluation.page"},
+    {"evaluation.sections", "evaluation.trials", "evaluation.card", "evaluation.comparison"},
     {"config", "classical"},
     {"run_folder", "sweep"},
     {"training", "baseline", "audit", "evaluate"},

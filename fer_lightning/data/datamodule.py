@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from albumentations import Compose
 from torch import Tensor
@@ -161,6 +162,8 @@ class FaceDataModule(L.LightningDataModule):
         oversample: From 0, where an epoch shows each training image once, to 1, where it draws every class equally
             often; between, a class with n images is drawn in proportion to n^(1 - oversample).
         on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
+        groups: A csv with a column `image` (names as in predictions.csv) and others, by which `evaluate` tells scores
+            apart; training does not look at it.
         seed: Of the order and the augmentations.
     """
 
@@ -178,6 +181,7 @@ class FaceDataModule(L.LightningDataModule):
         cache_gb: float = 8.0,
         oversample: float = 0.0,
         on_bad_image: Literal["fail", "skip"] = "fail",
+        groups: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -199,6 +203,7 @@ class FaceDataModule(L.LightningDataModule):
         self.cache_gb = cache_gb
         self.oversample = oversample
         self.on_bad_image = on_bad_image
+        self.groups = groups
         self.seed = seed
         self._preprocess = preprocess
 
@@ -256,6 +261,37 @@ class FaceDataModule(L.LightningDataModule):
     def faces(self, indices: np.ndarray) -> Faces:
         """The images at these positions in `index`."""
         return Faces(self.cache.open(), indices)
+
+    def groups_of(self, indices: np.ndarray) -> pd.DataFrame | None:
+        """The columns of `groups` for the images at these positions, a row each; None where no file is named.
+
+        Raises:
+            InputError: The file cannot be read, or lacks some of these images.
+        """
+        if self.groups is None:
+            return None
+        try:
+            table = pd.read_csv(self.groups, dtype={"image": str})
+        except (OSError, ValueError) as error:
+            raise InputError(f"data.groups={self.groups} cannot be read as csv ({error})") from error
+        if "image" not in table or len(table.columns) < 2:
+            raise InputError(
+                f"data.groups={self.groups} has the columns {', '.join(table.columns)}: it needs image, and others "
+                "that say the groups"
+            )
+        names = [self.index.names[i] for i in indices]
+        table = table.drop_duplicates("image").set_index("image")
+        if missing := [name for name in names if name not in table.index]:
+            raise InputError(
+                f"data.groups={self.groups} lacks {len(missing):,} of {len(names):,} images, the first {missing[0]}: "
+                "give each a row, if only with the group unknown"
+            )
+        return table.loc[names].reset_index(drop=True)
+
+    def has_twin_in_train(self, indices: np.ndarray) -> np.ndarray:
+        """Whether the exact pixels of the images at these positions stand in `train`, bool (N,)."""
+        known = {digest.tobytes() for digest in self.cache.digests[self.split.train]}
+        return np.array([self.cache.digests[i].tobytes() in known for i in indices], bool)
 
     def prepare_data(self) -> None:
         """Build the cache, if nothing has asked for it yet."""

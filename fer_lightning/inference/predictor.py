@@ -194,7 +194,7 @@ class Predictor:
         rows: list[list[float]] = []
         for first in range(0, len(crops), self.batch_size):
             images = card.preprocess.finish(np.stack(crops[first : first + self.batch_size]))
-            rows += _softmax(self._backend.logits(images) / card.temperature).tolist()
+            rows += softmax(self._backend.logits(images) / card.temperature).tolist()
         return [dict(zip(card.class_names, row, strict=True)) for row in rows]
 
 
@@ -218,7 +218,7 @@ def _in_order(function: Callable[[Load], Found], items: Iterable[Load], *, worke
                 future.cancel()
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, in float64: float32 rows would not add up to 1."""
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return exponents / exponents.sum(axis=-1, keepdims=True)

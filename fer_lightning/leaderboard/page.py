@@ -1,14 +1,12 @@
 """A leaderboard as Markdown and as one HTML file that needs nothing beside it."""
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from fer_lightning import html_page
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.runs import Column
 
@@ -24,14 +22,6 @@ HEADER = (
     "epochs",
     "training",
 )
-STYLE = """
-body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; line-height: 1.45;
-  color-scheme: light dark }
-table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .3rem .6rem; text-align: right }
-th { border-bottom: 2px solid; cursor: default } th:first-child, td:first-child { text-align: left }
-tr:nth-child(even) td { background: rgb(128 128 128 / .1) } img { max-width: 100%; background: white }
-.leaks { color: #b45309 } figure { margin: 1.5rem 0 }
-"""
 NOTE = (
     "Mean over seeds; folds are pooled by their images first. ± is the 95 % interval of the mean (Student's t), and "
     "stands only where there are several runs. p: a paired bootstrap over the same test images against the best of the "
@@ -80,39 +70,17 @@ def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], u
     parts = ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
     for column, members in columns_of(entries).items():
         leaks = ' <span class="leaks">near-copies cross this split</span>' if column.leaks else ""
-        parts += [f"<h2>{html.escape(str(column))}: {html.escape(metric)}{leaks}</h2>", "<table><thead>"]
-        parts += [_html_row(HEADER, "th"), "</thead><tbody>", *(_html_row(cells(entry), "td") for entry in members)]
-        parts.append("</tbody></table>")
-    for title, figure in figures.items():
-        picture = base64.b64encode(_png(figure)).decode()
-        text = html.escape(title)
-        parts.append(
-            f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="data:image/png;base64,{picture}"></figure>'
-        )
+        parts.append(f"<h2>{html.escape(str(column))}: {html.escape(metric)}{leaks}</h2>")
+        parts.append(html_page.table(HEADER, [cells(entry) for entry in members]))
+    parts += [html_page.picture(title, html_page.png(figure)) for title, figure in figures.items()]
     if unreadable:
         items = "".join(f"<li>{html.escape(f'{folder}: {why}')}</li>" for folder, why in unreadable.items())
         parts.append(f"<h2>Left out</h2><ul>{items}</ul>")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Leaderboard</title>'
-        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
-    )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    plt.close(figure)
-    return buffer.getvalue()
+    return html_page.document("Leaderboard", "\n".join(parts))
 
 
 def _row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
-
-
-def _html_row(texts: Sequence[str], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in texts)}</tr>"
 
 
 def _in_words(seconds: float) -> str:

@@ -1,0 +1,42 @@
+"""Whether a confidence is a rate of being right.   Shapes: N images, K classes."""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from fer_lightning.evaluation.scores import BINS
+
+LIMITS = (0.05, 20.0)  # of a temperature
+THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """What to divide logits (N, K) by for the smallest log loss on targets (N,) (Guo et al., 2017, section 4.2)."""
+    logits, rows = logits.astype(np.float64), np.arange(len(targets))
+
+    def log_loss(log_temperature: float) -> float:
+        return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean()
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=np.log(LIMITS), method="bounded").x))
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
+    """Images, mean confidence and accuracy in bins of confidence; empty bins left away."""
+    confidences, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    bins = np.clip(np.ceil(confidences * BINS).astype(int), 1, BINS)
+    table = pd.DataFrame({"up_to": bins / BINS, "confidence": confidences, "accuracy": hits, "images": 1})
+    return table.groupby("up_to", as_index=False).agg(
+        {"images": "sum", "confidence": "mean", "accuracy": "mean"},
+    )
+
+
+def abstaining(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
+    """Of answers that are only given from a confidence on: the share of images that get one, and how many are right."""
+    confidences, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    rows = []
+    for threshold in THRESHOLDS:
+        answered = confidences >= threshold
+        accuracy = hits[answered].mean() if answered.any() else np.nan
+        rows.append({"threshold": threshold, "coverage": answered.mean(), "accuracy": accuracy})
+    return pd.DataFrame(rows)

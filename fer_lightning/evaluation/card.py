@@ -1,0 +1,135 @@
+"""A model card as Markdown (Mitchell et al., 2019), filled from the model file and its measurement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_lightning.evaluation.measurement import Measurement
+from fer_lightning.evaluation.scores import Scores
+from fer_lightning.evaluation.section import Section
+
+LICENCES = {
+    "fer2013": "FER2013 was published for a competition, for research; its pictures were found by an image search, and "
+    "the rights in them are with their owners.",
+    "ckplus": "CK+ is for non-commercial research under an agreement with its authors.",
+    "affectnet": "AffectNet is for non-commercial research under an agreement with its authors.",
+    "synthetic": "The synthetic faces are drawn by this package and free to use; a model of them knows nothing of real "
+    "ones.",
+}
+SHOWN = ("acc", "balanced_acc", "f1_macro", "top2_acc", "auroc_macro", "log_loss", "ece")
+
+
+USE = """
+## Intended use
+
+Research on facial expressions, teaching, and tools whose users know that they are being looked at and can object.
+
+## Uses to keep away from
+
+* An expression is not a feeling: a smile may be politeness. What a face shows says little of what a person feels,
+  thinks or will do, and less across cultures, ages and illnesses.
+* Decisions about people: hiring, grading, policing, insurance, care. Inferring emotions at work and in schools, and by
+  authorities, is restricted or forbidden in places, in the European Union among them.
+* People who were not asked.
+
+## Limits
+
+* Posed or searched-for pictures are not everyday faces; labels are what annotators saw, and they disagree.
+* Nothing is known of groups (age, skin, sex, glasses) unless it is measured above: `data.groups=file.csv` does.
+"""
+
+
+def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section]) -> str:
+    """The card; what was not measured is not in it."""
+    facts = {section.key: section.facts for section in sections}
+    training = measured.backend.card.training
+    return "\n".join(
+        [
+            f"# Model card: {measured.model}",
+            *("", "## The model", "", *_the_model(measured, facts.get("cost", {}))),
+            *("", "## What it was trained on", "", f"* {training_in_words(training)}"),
+            f"* {LICENCES.get(training.get('dataset'), 'The licence of its training images was not recorded.')}",
+            *("", f"## How well it does: {measured.title}", "", *_results(measured, scores)),
+            *("", "## How it fails", "", *_failures(measured, scores, facts)),
+            USE,
+        ]
+    )
+
+
+def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
+    card, preprocess = measured.backend.card, measured.backend.card.preprocess
+    color = "gray" if preprocess.channels == 1 else "color"
+    size = [f"{cost['parameters']:,} parameters"] if cost.get("parameters") else []
+    size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds a face"] if cost.get("multiply_adds") else []
+    return [
+        f"* A classifier of face crops, {preprocess.size} x {preprocess.size} pixels, {color}: "
+        f"{', '.join(card.class_names)}.",
+        *([f"* {', '.join(size)}."] if size else []),
+        f"* Temperature {card.temperature:.3g}; crop margin {card.crop_margin:g}.",
+    ]
+
+
+def _results(measured: Measurement, scores: Scores) -> list[str]:
+    split = measured.datamodule.split
+    leaks = " (near-copies of training images are among them)" if split.leaks else ""
+    support = np.bincount(measured.targets, minlength=len(measured.classes.names))
+    of_classes = zip(measured.classes.names, support, scores.classes, strict=True)
+    return [
+        f"{len(measured.targets):,} images, protocol {split.protocol}{leaks}. {chosen_by(measured)}",
+        "",
+        "| score | value [95 % interval] |",
+        "|---|---|",
+        *(f"| {name} | {scores.overall[name]} |" for name in SHOWN),
+        "",
+        "| class | images | precision | recall | F1 |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {n:,} | {of['precision']} | {of['recall']} | {of['f1']} |" for name, n, of in of_classes),
+    ]
+
+
+def training_in_words(training: Mapping) -> str:
+    """Dataset, protocol and recipe, as a model file says them."""
+    if not training:
+        return "what the model file does not say."
+    parts = [f"{training.get('dataset')}, protocol {training.get('protocol')}, seed {training.get('seed')}"]
+    counts = {"max_epochs": "{} epochs", "batch_size": "batches of {}"}
+    parts += [text.format(training[name]) for name, text in counts.items() if training.get(name) is not None]
+    named = [training[name] for name in ("optimizer", "loss") if isinstance(training.get(name), Mapping)]
+    parts += [str(node["name"]).rpartition(".")[2] for node in named if "name" in node]
+    return ", ".join(parts) + "."
+
+
+def chosen_by(measured: Measurement) -> str:
+    """Whether the images that are reported had a say in which epoch is."""
+    data = measured.datamodule.fingerprint()
+    chosen = measured.backend.card.training.get("splits", {}).get("val")
+    if measured.stage == "val" and chosen == data["splits"]["val"]["sha256"]:
+        return "The epoch was chosen on these images, so the figures lean to the optimistic side."
+    return (
+        "They are images that the model was trained on." if measured.stage == "train" else "No choice was made on them."
+    )
+
+
+def _failures(measured: Measurement, scores: Scores, facts: Mapping[str, Mapping]) -> list[str]:
+    names, confusion = measured.classes.names, measured.findings.confusion
+    recalls = [of["recall"].value for of in scores.classes]
+    worst = min((k for k in range(len(names)) if recalls[k] == recalls[k]), key=recalls.__getitem__)
+    lines = [f"* Weakest: {names[worst]}, of which {recalls[worst]:.1%} are found."]
+    wrong = confusion.copy()
+    wrong[range(len(names)), range(len(names))] = 0
+    if wrong.any():
+        i, j = divmod(int(wrong.argmax()), len(names))
+        lines.append(
+            f"* Most frequent confusion: {names[i]} taken for {names[j]}, {wrong[i, j]:,} times "
+            f"({wrong[i, j] / confusion[i].sum():.1%} of {names[i]})."
+        )
+    if rows := facts.get("robustness", {}).get("rows"):
+        hardest = sorted((row for row in rows if row["strength"] == 3), key=lambda row: row["acc"])[:3]
+        lines.append(
+            f"* Under damage (undamaged {facts['robustness']['undamaged']:.1%}; middle strength): "
+            + ", ".join(f"{row['corruption']} {row['acc']:.1%}" for row in hardest)
+            + "."
+        )
+    gaps = {key.removeprefix("groups_"): part["gaps"] for key, part in facts.items() if key.startswith("groups_")}
+    return lines + [f"* Gap of accuracy by {name}: {of['acc']:.3f}." for name, of in gaps.items() if of]

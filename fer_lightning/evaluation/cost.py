@@ -1,0 +1,68 @@
+"""What an answer costs.   Shapes: N images a batch, C channels, S side in pixels."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.inference.backends import Backend, load_backend
+from fer_lightning.inference.torch_backend import net_of
+from fer_lightning.result import count_multiply_adds, count_parameters
+
+BATCHES = (1, 64)
+SECONDS = 1.0  # a batch size and device are timed for
+
+
+def size_of(path: Path) -> dict[str, Any]:
+    """Bytes of the file, parameters, and multiply-adds of one face, which an ONNX file does not tell."""
+    facts: dict[str, Any] = {"bytes": path.stat().st_size, "parameters": None, "multiply_adds": None}
+    if path.suffix == ".onnx":
+        import onnx
+
+        weights = onnx.load(path).graph.initializer
+        return facts | {"parameters": int(sum(np.prod(weight.dims, dtype=int) for weight in weights if weight.dims))}
+    checkpoint = load_checkpoint(path)
+    preprocess = checkpoint["hyper_parameters"]["preprocess"]
+    net = net_of(checkpoint, str(path))
+    example = torch.zeros(1, preprocess["channels"], preprocess["size"], preprocess["size"])
+    return facts | {"parameters": count_parameters(net), "multiply_adds": count_multiply_adds(net, example)}
+
+
+def latencies(path: Path) -> pd.DataFrame:
+    """Milliseconds of a batch, from prepared faces to logits, on the CPU and on a GPU where there is one."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() and path.suffix == ".ckpt" else ["cpu"]
+    rows = []
+    for device in devices:
+        backend = load_backend(path, device=device)
+        for batch in BATCHES:
+            times = _times(backend, batch)
+            p50, p95 = statistics.median(times), float(np.percentile(times, 95))
+            rows.append(
+                {
+                    "device": device,
+                    "threads": torch.get_num_threads() if device == "cpu" else None,
+                    "batch": batch,
+                    "p50_ms": 1000 * p50,
+                    "p95_ms": 1000 * p95,
+                    "images_per_s": batch / p50,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _times(backend: Backend, batch: int) -> list[float]:
+    preprocess = backend.card.preprocess
+    images = np.zeros((batch, preprocess.channels, preprocess.size, preprocess.size), np.float32)
+    for _ in range(3):
+        backend.logits(images)
+    times: list[float] = []
+    while sum(times) < SECONDS or len(times) < 5:
+        start = time.perf_counter()
+        backend.logits(images)
+        times.append(time.perf_counter() - start)
+    return times

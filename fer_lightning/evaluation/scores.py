@@ -1,0 +1,202 @@
+"""Scores of predictions with their intervals.   Shapes: N images, K classes, B weightings of the images.
+
+One function computes every score of weighted images. An estimate weighs each image 1; a bootstrap resample weighs it by
+how often it was drawn. So thousands of resamples cost a few products of matrices, and cannot differ in their formulas
+from what they are the intervals of. Definitions are scikit-learn's, and the tests hold them to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+BINS = 15  # of confidence, for the calibration error
+BLOCK = 100  # resamples at a time, which bounds the memory
+LEAST = 1e-7  # a probability is taken for at least so much in the log loss: float32 rounds smaller ones to 0
+
+
+class Score(NamedTuple):
+    """A value with the limits of its 95 % interval; NaN where it has none."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "none"
+        return f"{self.value:.3f}" if np.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def plain(self) -> dict[str, float | None]:
+        """As JSON has it: null where there is no number."""
+        return {name: None if np.isnan(value) else float(value) for name, value in self._asdict().items()}
+
+
+class Scores(NamedTuple):
+    """Of all images, by name; and of each class, by its position: precision, recall, specificity, f1, auroc, ..."""
+
+    overall: dict[str, Score]
+    classes: list[dict[str, Score]]
+
+
+def scores_with_intervals(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    *,
+    units: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Every score with its percentile bootstrap interval.
+
+    Args:
+        probabilities: (N, K), rows adding up to 1.
+        targets: int (N,).
+        units: What is drawn, (N,): images of one unit (a person, a recording) are drawn together; None draws images.
+        resamples: How many; 0 leaves the intervals away.
+        seed: Of the draws.
+    """
+    answers = _Answers(probabilities, targets)
+    point = answers.scores(np.ones((1, len(targets))))
+    generator = np.random.default_rng(seed)
+    blocks = [
+        answers.scores(drawn(len(targets), min(BLOCK, resamples - done), generator, units=units))
+        for done in range(0, resamples, BLOCK)
+    ]
+    limits = {
+        name: _limits(np.concatenate([block[name] for block in blocks]) if blocks else value[:0])
+        for name, value in point.items()
+    }
+    overall, classes = {}, [{} for _ in range(probabilities.shape[1])]
+    for name, value in point.items():
+        if value.ndim == 1:
+            overall[name] = Score(value[0].item(), *(limit.item() for limit in limits[name]))
+        else:
+            for k, of_class in enumerate(classes):
+                of_class[name] = Score(value[0, k].item(), *(limit[k].item() for limit in limits[name]))
+    return Scores(overall, classes)
+
+
+def drawn(count: int, times: int, generator: np.random.Generator, *, units: np.ndarray | None = None) -> np.ndarray:
+    """How often each image is drawn in bootstrap resamples, float (times, count)."""
+    if units is None:
+        return generator.multinomial(count, np.full(count, 1 / count), size=times).astype(float)
+    names, unit = np.unique(units, return_inverse=True)
+    return generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=times)[:, unit].astype(float)
+
+
+def plain(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Scores by name, as JSON has them."""
+    return {name: score.plain() for name, score in scores.items()}
+
+
+def _limits(values: np.ndarray) -> np.ndarray:
+    """The 2.5 and 97.5 percentiles over the first axis; NaN where fewer than half of the resamples have a number."""
+    shape = (2, *values.shape[1:])
+    known = np.isfinite(values).mean(axis=0) > 0.5 if len(values) else np.zeros(values.shape[1:], bool)
+    result = np.full(shape, np.nan)
+    if known.any():
+        result[..., known] = np.nanpercentile(values[..., known], (2.5, 97.5), axis=0)
+    return result
+
+
+class _Answers:
+    """What does not depend on the weights, prepared once."""
+
+    def __init__(self, probabilities: np.ndarray, targets: np.ndarray) -> None:
+        probabilities = np.asarray(probabilities, np.float64)
+        count, classes = probabilities.shape
+        predictions, rows = probabilities.argmax(axis=1), np.arange(count)
+        of_target = probabilities[rows, targets]
+        confidences = probabilities.max(axis=1)
+        hits = predictions == targets
+        self._classes = classes
+        self._of_image = {  # scores that are a mean over images
+            "acc": hits,
+            "top2_acc": (probabilities > of_target[:, None]).sum(axis=1) < 2,
+            "log_loss": -np.log(np.maximum(of_target, LEAST)),
+            "brier": (probabilities**2).sum(axis=1) - 2 * of_target + 1,
+        }
+        self._cells = _indicator(targets * classes + predictions, classes**2)
+        bins = _indicator(np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1), BINS)
+        self._gaps = sparse.csr_array(bins.multiply((hits - confidences)[:, None]))
+        self._rankings = [_Ranking(probabilities[:, k], targets == k) for k in range(classes)]
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Name -> (B,) or, of the classes, (B, K), of images that weigh (B, N)."""
+        total = weights.sum(axis=1)
+        confusion = (weights @ self._cells).reshape(-1, self._classes, self._classes)
+        hits, true, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
+        every = total[:, None]
+        of_class = {
+            "precision": _ratio(hits, predicted, where_none=0.0),
+            "recall": _ratio(hits, true),
+            "specificity": _ratio(every - true - predicted + hits, every - true),
+            "f1": _ratio(2 * hits, true + predicted),
+        }
+        of_class |= dict(
+            zip(
+                ("auroc", "auprc"),
+                map(np.stack, zip(*(ranking.areas(weights) for ranking in self._rankings), strict=True), (-1, -1)),
+                strict=True,
+            )
+        )
+        means = {name: weights @ values / total for name, values in self._of_image.items()}
+        chance = (true * predicted).sum(axis=1) / total**2
+        asked = np.where(
+            true + predicted > 0, 1.0, np.nan
+        )  # a class that is neither there nor predicted counts for none
+        return {
+            "acc": means.pop("acc"),
+            "balanced_acc": _mean(of_class["recall"]),
+            "f1_macro": _mean(of_class["f1"]),
+            "f1_weighted": (np.nan_to_num(of_class["f1"]) * true).sum(axis=1) / total,
+            "precision_macro": _mean(of_class["precision"] * asked),
+            "recall_macro": _mean(np.nan_to_num(of_class["recall"]) * asked),
+            "kappa": _ratio(hits.sum(axis=1) / total - chance, 1 - chance),
+            **means,
+            "ece": np.abs(weights @ self._gaps).sum(axis=1) / total,
+            "auroc_macro": _mean(of_class["auroc"]),
+            "auprc_macro": _mean(of_class["auprc"]),
+            **of_class,
+        }
+
+
+class _Ranking:
+    """Images in the order of one class's probability, for the areas under its two curves."""
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        ordered = scores[self._order]
+        self._starts = np.flatnonzero(np.r_[True, ordered[1:] < ordered[:-1]])  # of each group of equal scores
+        self._positive = positive[self._order]
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Under the ROC curve, and the average precision, each (B,); NaN where a side is empty."""
+        ordered = weights[:, self._order]
+        positives = np.add.reduceat(ordered * self._positive, self._starts, axis=1)
+        negatives = np.add.reduceat(ordered * ~self._positive, self._starts, axis=1)
+        hits, misses = positives.cumsum(axis=1), negatives.cumsum(axis=1)
+        beaten = misses[:, -1:] - misses + negatives / 2  # negatives below, and half of those beside
+        precision = _ratio(hits, hits + misses, where_none=0.0)
+        return (
+            _ratio((positives * beaten).sum(axis=1), hits[:, -1] * misses[:, -1]),
+            _ratio((positives * precision).sum(axis=1), hits[:, -1]),
+        )
+
+
+def _indicator(columns: np.ndarray, width: int) -> sparse.csr_array:
+    """One 1 in each row, (N, width)."""
+    rows = np.arange(len(columns))
+    return sparse.csr_array((np.ones(len(columns)), (rows, columns)), shape=(len(columns), width))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, *, where_none: float = np.nan) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(part), where_none), where=whole > 0)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over classes, of those that have a number."""
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
