@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from fer_lightning.callbacks import EpochTable
 from fer_lightning.config import instantiate
-from fer_lightning.data.datamodule import FaceBatch, FaceDataModule
+from fer_lightning.data.batch import FaceBatch
+from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.training import SETTLED_WARNINGS

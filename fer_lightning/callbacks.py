@@ -18,7 +18,7 @@ from torch.nn import BatchNorm2d
 from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
-from fer_lightning.data.datamodule import FaceBatch
+from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError
 from fer_lightning.initial_weights import classes_layer
 from fer_lightning.module import ExpressionClassifier

@@ -8,15 +8,17 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from torch import Tensor, nn
+from torch.distributions import Beta
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from fer_lightning import losses
-from fer_lightning.data.datamodule import FaceBatch
+from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.initial_weights import load_initial_weights
 from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
+from fer_lightning.optim import decay_weights_only
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class ExpressionClassifier(L.LightningModule):
         loss: In training; a function of `losses.py`, None for cross-entropy.
         class_counts: Training images of each class, for losses that weigh them.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
+        mixup: Alpha of the Beta distribution by which pairs of a batch are blended (Zhang et al., 2018); 0 for none.
+        decay_weights_only: Spare biases and batch norms the optimizer's weight decay.
         crop_margin: How far the training faces reach beyond a detector's box on each side, as a fraction of its side.
         channels_last: Lay out the filters, and with them all features, with the channels innermost, which CPUs and
             tensor cores prefer.
@@ -57,6 +61,8 @@ class ExpressionClassifier(L.LightningModule):
         loss: LossFunction | None = None,
         class_counts: Sequence[int] | None = None,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        decay_weights_only: bool = False,
         crop_margin: float = 0.0,
         channels_last: bool = True,
         optimizer: OptimizerFactory | None = None,
@@ -67,6 +73,8 @@ class ExpressionClassifier(L.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
+        if mixup < 0:
+            raise InputError(f"model.mixup must be at least 0, got {mixup}")
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
         init_skip = list(init_skip)
         self.save_hyperparameters(ignore=["loss", "class_counts", "optimizer", "scheduler"], logger=False)
@@ -108,7 +116,8 @@ class ExpressionClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         with settings_of("the optimizer"):
-            optimizer = self._optimizer(self.parameters())
+            spare = self.hparams.decay_weights_only
+            optimizer = self._optimizer(decay_weights_only(self.net) if spare else self.parameters())
         if self._scheduler is None:
             return {"optimizer": optimizer}
         with settings_of("the scheduler"):
@@ -127,10 +136,21 @@ class ExpressionClassifier(L.LightningModule):
             scheduler.step()
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
-        logits = self(batch.images)
-        smoothing = self.hparams.label_smoothing
-        loss = self._loss(logits.float(), batch.targets, self.class_counts, label_smoothing=smoothing)
-        self.train_meter.update(loss, logits, batch.targets, batch.indices)
+        images, targets, smoothing = batch.images, batch.targets, self.hparams.label_smoothing
+        if self.hparams.mixup:
+            # The larger share is the image's own, whose target the training's accuracy is counted by.
+            drawn = Beta(self.hparams.mixup, self.hparams.mixup).sample().item()
+            share, other = max(drawn, 1 - drawn), torch.randperm(len(targets), device=targets.device)
+            logits = self(torch.lerp(images[other], images, share))
+            losses = [
+                self._loss(logits.float(), of, self.class_counts, label_smoothing=smoothing)
+                for of in (targets, targets[other])
+            ]
+            loss = share * losses[0] + (1 - share) * losses[1]
+        else:
+            logits = self(images)
+            loss = self._loss(logits.float(), targets, self.class_counts, label_smoothing=smoothing)
+        self.train_meter.update(loss, logits, targets, batch.indices)
         self.log("loss", loss, prog_bar=True, logger=False)
         return loss
 

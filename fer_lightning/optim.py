@@ -1,11 +1,13 @@
-"""Learning rate schedules as Lightning wants them: each takes (optimizer, total_steps) and says when it steps.
+"""What the optimizer works on, and learning rate schedules.
 
-They step with every batch, but for the plateau: what steps between epochs, Lightning steps after it has written the
-epoch's checkpoint, and a resumed run would miss it.
+Schedules are as Lightning wants them: each takes (optimizer, total_steps) and says when it steps. They step with every
+batch, but for the plateau: what steps between epochs, Lightning steps after it has written the epoch's checkpoint, and
+a resumed run would miss it.
 """
 
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
@@ -15,6 +17,15 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
+
+
+def decay_weights_only(net: nn.Module) -> list[dict[str, Any]]:
+    """Two groups of parameters: filters and matrices, and what is none (biases, batch norms), which does not decay."""
+    parameters = list(net.parameters())
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:

@@ -85,15 +85,18 @@ class Preprocess:
 
     def finish(self, images: np.ndarray) -> np.ndarray:
         """Map prepared images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S): filter and scale."""
+        return self.scale(self.planes(images))
+
+    def planes(self, images: np.ndarray) -> np.ndarray:
+        """The first half of `finish`: filter prepared images and put channels first, uint8 (N, C, S, S)."""
         if self.clahe is not None or self.gaussian_kernel is not None or self.laplacian:
             images = np.stack([self.filtered(image) for image in images])
-        return self.scale(images)
+        return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
-    def scale(self, images: np.ndarray) -> np.ndarray:
-        """Map images, uint8 (N, S, S) or (N, S, S, 3), to float32 (N, C, S, S)."""
-        images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        mean, std = self._mean_std()
-        return images * np.float32(1 / (255 * std)) - np.float32(mean / std)
+    def scale(self, planes: np.ndarray) -> np.ndarray:
+        """The second half: map uint8 (N, C, S, S) to float32 of the same shape."""
+        mean, std = self.mean_std
+        return planes * np.float32(1 / (255 * std)) - np.float32(mean / std)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map one picture to the network's input, float32 (1, C, S, S)."""
@@ -124,7 +127,9 @@ class Preprocess:
         """The settings that decide what `prepare` returns, and with it whether a cache on disk is still right."""
         return {"size": self.size, "channels": self.channels}
 
-    def _mean_std(self) -> tuple[float, float]:
+    @property
+    def mean_std(self) -> tuple[float, float]:
+        """What `scale` subtracts from pixels on the [0, 1] scale, and divides them by."""
         if self.scaling in SCALINGS:
             return SCALINGS[self.scaling]
         if self.mean is None or self.std is None:

@@ -130,6 +130,8 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, An
         "oversample": cfg.data.oversample,
         "loss": _without_hydra(cfg.loss),
         "label_smoothing": cfg.model.label_smoothing,
+        "mixup": cfg.model.mixup,
+        "decay_weights_only": cfg.model.decay_weights_only,
         "monitor": cfg.monitor.metric,
         "optimizer": _without_hydra(cfg.optimizer),
         "scheduler": _without_hydra(cfg.scheduler),

@@ -118,3 +118,12 @@ def test_the_initial_activations_keep_their_scale():
     torch.manual_seed(0)
     features = create_model("cnn4", num_classes=7).features(torch.rand(8, 1, 48, 48))
     assert 0.2 < features.std() < 5
+
+
+def test_drop_path_passes_over_later_blocks_more_often_and_none_when_predicting():
+    net = create_model("seresnet_s", num_classes=3, drop_path=0.4)
+    assert [block.drop_path.p for block in net.blocks] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    plain = create_model("seresnet_s", num_classes=3)
+    plain.load_state_dict(net.state_dict())
+    images = torch.rand(4, 1, 48, 48)
+    assert torch.equal(net.eval()(images), plain.eval()(images))

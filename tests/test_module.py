@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from fer_lightning import optim
 from fer_lightning.callbacks import FreezeBackbone
 from fer_lightning.checkpoint import check_fits, load_checkpoint
+from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.splits import official
@@ -204,3 +205,44 @@ class Payload:
 
     def __reduce__(self):
         return (Path.touch, (self.witness,))
+
+
+class TestMixup:
+    def test_pairs_are_blended_and_the_loss_is_of_both_targets(self, monkeypatch):
+        model = make_model(mixup=0.4)
+        seen = {}
+
+        def forward(images):
+            seen["images"] = images
+            return torch.zeros(len(images), 3)
+
+        def loss(logits, targets, counts, *, label_smoothing):
+            seen.setdefault("targets", []).append(targets.tolist())
+            return torch.tensor(float(targets[0]))
+
+        monkeypatch.setattr(model, "forward", forward)
+        monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
+        model._loss = loss
+        images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 48, 48)
+        monkeypatch.setattr(torch, "randperm", lambda count, device: torch.tensor([1, 0]))
+        value = model.training_step(FaceBatch(images, torch.tensor([0, 1]), torch.arange(2)), 0)
+        share = 1 - seen["images"][0, 0, 0, 0].item()
+        assert 0.5 <= share < 1
+        assert seen["images"][1].mean().item() == pytest.approx(share)
+        assert seen["targets"] == [[0, 1], [1, 0]]
+        assert value.item() == pytest.approx(1 - share)
+
+    def test_a_negative_alpha_is_refused(self):
+        with pytest.raises(InputError, match=r"model\.mixup must be at least 0, got -1"):
+            make_model(mixup=-1)
+
+
+def test_biases_and_batch_norms_can_be_spared_the_decay():
+    model = make_model(decay_weights_only=True)
+    model._optimizer = partial(torch.optim.SGD, lr=0.1, weight_decay=0.5)
+    model._scheduler = None
+    decaying, spared = model.configure_optimizers()["optimizer"].param_groups
+    assert (decaying["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
+    assert {parameter.ndim for parameter in decaying["params"]} == {2, 4}
+    assert {parameter.ndim for parameter in spared["params"]} == {1}
+    assert len(decaying["params"]) + len(spared["params"]) == len(list(model.parameters()))

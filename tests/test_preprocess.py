@@ -107,7 +107,7 @@ class TestPrepare:
     def test_filters_come_after_resizing_and_before_scaling(self, noise):
         filtered = Preprocess(size=24, gaussian_kernel=3, laplacian=True)
         plain = Preprocess(size=24)
-        expected = plain.scale(filtered.filtered(plain.prepare(noise))[None])
+        expected = plain.finish(filtered.filtered(plain.prepare(noise))[None])
         np.testing.assert_array_equal(filtered(noise), expected)
 
     def test_what_is_cached_is_the_same_whatever_the_filters(self, noise):
@@ -132,14 +132,14 @@ class TestScale:
         ids=["unit", "symmetric", "standard"],
     )
     def test_black_gray_and_white(self, settings, expected):
-        scaled = Preprocess(size=1, **settings).scale(np.array([0, 51, 255], np.uint8).reshape(3, 1, 1))
+        scaled = Preprocess(size=1, **settings).scale(np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1))
         assert scaled.dtype == np.float32
         np.testing.assert_allclose(scaled.ravel(), expected, atol=1e-6)
 
     @pytest.mark.parametrize("shape", [(5, 48, 48), (5, 48, 48, 3)], ids=["gray", "colour"])
     def test_channels_come_before_rows(self, shape):
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        scaled = Preprocess(channels=3 if len(shape) == 4 else 1).scale(images)
+        scaled = Preprocess(channels=3 if len(shape) == 4 else 1).finish(images)
         np.testing.assert_allclose(scaled, images.reshape(5, 48, 48, -1).transpose(0, 3, 1, 2) / 255, atol=1e-6)
         assert scaled.flags.c_contiguous
 

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import pandas as pd
 import torch
 from albumentations import Compose
-from torch import Tensor
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import DecodedOnDemand, FaceCache, Faces, cached_faces
 from fer_lightning.data.faces import FaceIndex
+from fer_lightning.data.on_device import DeviceLoader, has_room
 from fer_lightning.data.splits import STAGES, Split
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.preprocess import Preprocess
@@ -29,16 +31,8 @@ log = logging.getLogger(__name__)
 ENOUGH_FOR_STATISTICS = 20_000  # images
 
 
-class FaceBatch(NamedTuple):
-    """images float32 (N, C, S, S); targets int64 (N,); indices int64 (N,), positions in the dataset's FaceIndex."""
-
-    images: Tensor
-    targets: Tensor
-    indices: Tensor
-
-
 class FaceDataset(Dataset):
-    """Whole batches of prepared images, augmented if asked, then filtered and scaled.
+    """Whole batches of prepared images, augmented if asked, then filtered and, unless asked for as bytes, scaled.
 
     Args:
         cache: Decoded images.
@@ -46,6 +40,7 @@ class FaceDataset(Dataset):
         targets: Of the whole FaceIndex.
         preprocess: Its `finish` is applied last.
         augmentation: Applied to each uint8 image; None for none.
+        as_bytes: Leave the scaling to the device: the batch's images are uint8.
         seed: With the epoch and the batch it decides every random draw, whichever worker makes it.
     """
 
@@ -57,6 +52,7 @@ class FaceDataset(Dataset):
         preprocess: Preprocess,
         *,
         augmentation: Compose | None = None,
+        as_bytes: bool = False,
         seed: int = 0,
     ) -> None:
         self.cache = cache
@@ -64,6 +60,7 @@ class FaceDataset(Dataset):
         self.targets = targets
         self.preprocess = preprocess
         self.augmentation = augmentation
+        self.as_bytes = as_bytes
         self.seed = seed
 
     @cached_property
@@ -80,11 +77,16 @@ class FaceDataset(Dataset):
     def __getitems__(self, draws: list[tuple[int, int]]) -> FaceBatch:
         """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
         indices = self.indices[[position for _, position in draws]]
+        read = self.preprocess.planes if self.as_bytes else self.preprocess.finish
         return FaceBatch(
-            torch.from_numpy(self.preprocess.finish(self.pictures(draws))),
+            torch.from_numpy(read(self.pictures(draws))),
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(indices),
         )
+
+    def planes(self) -> np.ndarray:
+        """All of the split's images, filtered, as bytes: uint8 (M, C, S, S)."""
+        return self.preprocess.planes(self._images[self.indices])
 
     def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
         """The same batch before filters and scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
@@ -152,7 +154,8 @@ class FaceDataModule(L.LightningDataModule):
         reader: Gives the FaceIndex; called with `root` where that is set.
         protocol: Splits it.
         preprocess: Settings of `Preprocess`.
-        augmentation: Applied to training images only.
+        augmentation: Applied to training images only: albumentations' to each, or a module to whole batches on the
+            training device, where the bytes then stay if it is a GPU with room for them.
         root: Where the dataset lies; None looks in the reader's own places.
         batch_size: Per process.
         num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
@@ -173,7 +176,7 @@ class FaceDataModule(L.LightningDataModule):
         protocol: Callable[[FaceIndex], Split],
         preprocess: Preprocess,
         *,
-        augmentation: Compose | None = None,
+        augmentation: Compose | nn.Module | None = None,
         root: str | None = None,
         batch_size: int = 128,
         num_workers: int | None = None,
@@ -298,15 +301,24 @@ class FaceDataModule(L.LightningDataModule):
         _ = self.cache
 
     def dataset(self, stage: str, *, augmented: bool = False) -> FaceDataset:
-        """One split's images."""
+        """One split's images; where whole batches are augmented, as bytes that the device augments."""
+        on_device = augmented and isinstance(self.augmentation, nn.Module)
         return FaceDataset(
             self.cache,
             getattr(self.split, stage),
             self.index.targets,
             self.preprocess,
-            augmentation=self.augmentation if augmented else None,
+            augmentation=self.augmentation if augmented and not on_device else None,
+            as_bytes=on_device,
             seed=self.seed,
         )
+
+    def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
+        """Augment and scale a batch of bytes on the training device."""
+        if batch.images.dtype != torch.uint8:
+            return batch
+        mean, std = self.preprocess.mean_std
+        return batch._replace(images=(self.augmentation(batch.images.float() / 255) - mean) / std)
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("train", training=True)
@@ -364,6 +376,11 @@ class FaceDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
         )
+        if on_gpu and dataset.as_bytes and isinstance(self.cache.images, Path):
+            device, side = self.trainer.strategy.root_device, self.preprocess.size
+            if has_room(device, len(dataset) * self.preprocess.channels * side**2):
+                images = torch.from_numpy(dataset.planes()).to(device)
+                return DeviceLoader(images, dataset.targets, dataset.indices, sampler, batch_size=self.batch_size)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

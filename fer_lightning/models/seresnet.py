@@ -36,16 +36,26 @@ class SEResNet(nn.Module):
         num_classes: K.
         in_channels: C.
         dropout: Before the classes.
+        drop_path: How often an image passes over the last block in training; earlier ones less (Huang et al., 2016).
     """
 
-    def __init__(self, stages: Stages, *, num_classes: int, in_channels: int = 1, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        *,
+        num_classes: int,
+        in_channels: int = 1,
+        dropout: float = 0.2,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(*_conv_bn(in_channels, STEM), nn.ReLU())
         blocks: list[nn.Module] = []
         channels = STEM
         for width, count in zip(stages.widths, stages.blocks, strict=True):
             for number in range(count):
-                blocks.append(Block(channels, width, stride=1 if number else 2))
+                rate = drop_path * (len(blocks) + 1) / sum(stages.blocks)
+                blocks.append(Block(channels, width, stride=1 if number else 2, drop_path=rate))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(
@@ -60,8 +70,9 @@ class SEResNet(nn.Module):
 class Block(nn.Module):
     """Two convolutions, weighted channel by channel by what the whole picture holds, added to the shortcut."""
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = _drop_path(drop_path)
         self.residual = nn.Sequential(
             *_conv_bn(in_channels, channels, stride=stride), nn.ReLU(), *_conv_bn(channels, channels)
         )
@@ -80,10 +91,18 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         residual = self.residual(features)
-        return torch.relu(residual * self.attention(residual) + self.shortcut(features))
+        return torch.relu(self.drop_path(residual * self.attention(residual)) + self.shortcut(features))
 
 
 def _conv_bn(in_channels: int, channels: int, *, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return [conv, nn.BatchNorm2d(channels)]
+
+
+def _drop_path(rate: float) -> nn.Module:
+    if not rate:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth  # takes a second, and few need it
+
+    return StochasticDepth(rate, mode="row")

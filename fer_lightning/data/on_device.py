@@ -1,0 +1,87 @@
+"""The input path on the training device: bytes that stay there, and augmentation of whole batches.
+
+Shapes: M images of a split, N of a batch, C channels, S side in pixels.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_lightning.data.batch import FaceBatch
+
+log = logging.getLogger(__name__)
+
+MOST = 0.5  # of the device's free memory that a split may take
+
+
+class BatchAugmentation(nn.Sequential):
+    """kornia's augmentations, one after the other, of images (N, C, S, S) from 0 to 1; each image draws its own.
+
+    They draw from torch's generator, which every epoch seeds, so that a run repeats and resumes exactly.
+    """
+
+    def __init__(self, transforms: Iterable[nn.Module]) -> None:
+        super().__init__(*transforms)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).clamp(0, 1)
+
+
+class DeviceLoader:
+    """Batches of a split whose bytes lie on the device: nothing is copied while it trains, and no worker is needed.
+
+    Args:
+        images: uint8 (M, C, S, S), on the device.
+        targets: Of the whole dataset.
+        indices: Positions of the split's images in the dataset, (M,).
+        sampler: Gives (epoch, position) pairs; Lightning tells it the epoch.
+        batch_size: N.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: np.ndarray,
+        indices: np.ndarray,
+        sampler: Any,
+        *,
+        batch_size: int,
+    ) -> None:
+        self.images = images
+        self.targets = torch.from_numpy(targets[indices]).to(images.device)
+        self.indices = torch.from_numpy(indices).to(images.device)
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[FaceBatch]:
+        positions = torch.tensor([position for _, position in self.sampler], device=self.images.device)
+        for part in positions.split(self.batch_size):
+            yield FaceBatch(self.images[part], self.targets[part], self.indices[part])
+
+
+def has_room(device: torch.device, needed: int) -> bool:
+    """Whether a split of so many bytes may stay on the device; says so where it may not."""
+    free = free_bytes(device)
+    if needed <= MOST * free:
+        return True
+    log.warning(
+        "the training images (%.1f GB) do not stay on %s, which has %.1f GB free: they are copied batch by batch",
+        needed / 1e9,
+        device,
+        free / 1e9,
+    )
+    return False
+
+
+def free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory."""
+    return torch.cuda.mem_get_info(device)[0]

@@ -1,0 +1,135 @@
+"""Bytes that stay on the training device, and augmentation of whole batches there."""
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lightning.config import compose_config, instantiate
+from fer_lightning.data import on_device
+from fer_lightning.data.batch import FaceBatch
+from fer_lightning.data.datamodule import EpochSampler, FaceDataModule
+from fer_lightning.data.on_device import DeviceLoader, has_room
+
+TINY = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "data.batch_size=16")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(*overrides): the DataModule of the drawn faces."""
+
+    def datamodule(*overrides: str) -> FaceDataModule:
+        return instantiate(compose_config(*TINY, f"data.cache_dir={tmp_path / 'cache'}", *overrides).data)
+
+    return datamodule
+
+
+@pytest.fixture(scope="module")
+def augmentation():
+    return instantiate(compose_config("augmentation=batch").augmentation, _convert_="all")
+
+
+def faces(count: int) -> torch.Tensor:
+    """A bright disc above the middle of gray pictures, float (N, 1, 48, 48)."""
+    rows, columns = np.indices((48, 48))
+    disc = (np.hypot(rows - 16, columns - 20) < 8).astype(np.float32)
+    return torch.from_numpy(0.2 + 0.6 * disc).expand(count, 1, 48, 48).clone()
+
+
+class TestBatchAugmentation:
+    def test_each_image_of_a_batch_draws_its_own(self, augmentation):
+        torch.manual_seed(0)
+        out = augmentation(faces(64))
+        assert (out.shape, out.dtype) == ((64, 1, 48, 48), torch.float32)
+        assert 0 <= out.min() <= out.max() <= 1
+        assert len({image.numpy().tobytes() for image in out}) > 60
+
+    def test_torchs_seed_repeats_its_draws_and_another_does_not(self, augmentation):
+        runs = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            runs.append(augmentation(faces(8)))
+        assert torch.equal(runs[0], runs[1])
+        assert not torch.equal(runs[0], runs[2])
+
+    def test_no_gradient_is_kept(self, augmentation):
+        assert not augmentation(faces(2).requires_grad_()).requires_grad
+
+    def test_it_moves_faces_as_far_as_the_augmentation_of_single_images(self, augmentation):
+        single = instantiate(compose_config("augmentation=light").augmentation, _convert_="all")
+        single.set_random_seed(0)
+        torch.manual_seed(0)
+        batch = augmentation(faces(600))[:, 0].numpy()
+        image = (faces(1)[0, 0].numpy() * 255).astype(np.uint8)
+        one_by_one = np.stack([single(image=image)["image"] for _ in range(600)]) / 255
+        rows, columns = np.indices((48, 48))
+        spreads = []
+        for images in (batch, one_by_one):
+            bright = images > np.quantile(images, 0.9, axis=(1, 2), keepdims=True) - 0.05
+            mass = bright.sum(axis=(1, 2))
+            centers = [(bright * place).sum(axis=(1, 2)) / mass for place in (rows, columns)]
+            spreads.append([center.std() for center in centers] + [center.mean() for center in centers])
+        np.testing.assert_allclose(spreads[0], spreads[1], atol=2.0)
+
+
+class TestTraining:
+    def test_a_batch_reaches_the_device_as_bytes_and_the_network_as_floats(self, make):
+        datamodule = make("augmentation=batch", "preprocess.scaling=standard")
+        batch = next(iter(datamodule.train_dataloader()))
+        assert (batch.images.dtype, batch.images.shape) == (torch.uint8, (16, 1, 48, 48))
+        ready = datamodule.on_after_batch_transfer(batch, 0)
+        assert ready.images.dtype == torch.float32
+        assert -3 < ready.images.mean() < 3
+        assert torch.equal(ready.targets, batch.targets)
+
+    def test_without_augmentation_it_is_what_single_images_become(self, make):
+        datamodule = make("augmentation=batch", "augmentation.transforms=[]", "preprocess=gaussian")
+        dataset = datamodule.dataset("train", augmented=True)
+        as_bytes = dataset.__getitems__([(0, i) for i in range(8)])
+        ready = datamodule.on_after_batch_transfer(as_bytes, 0)
+        plain = datamodule.dataset("train").__getitems__([(0, i) for i in range(8)])
+        torch.testing.assert_close(ready.images, plain.images, atol=1e-6, rtol=0)
+
+    def test_validation_is_not_augmented(self, make):
+        datamodule = make("augmentation=batch")
+        batch = next(iter(datamodule.val_dataloader()))
+        assert batch.images.dtype == torch.float32
+        assert datamodule.on_after_batch_transfer(batch, 0) is batch
+
+    def test_a_run_with_all_of_it_trains_and_repeats(self, tmp_path):
+        from fer_lightning.training import train
+
+        losses = []
+        for number in range(2):
+            folder = tmp_path / f"run{number}"
+            places = (f"output_dir={folder}", f"data.cache_dir={tmp_path / 'cache'}", "logger=none")
+            recipe = ("augmentation=batch", "model=seresnet_s", "model.net.drop_path=0.2", "model.mixup=0.2")
+            more = ("model.decay_weights_only=true", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+            train(compose_config(*TINY, *places, *recipe, *more))
+            losses.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+        assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+class TestDeviceLoader:
+    def test_its_batches_are_the_usual_loaders(self, make):
+        datamodule = make("augmentation=batch")
+        dataset = datamodule.dataset("train", augmented=True)
+        samplers = [EpochSampler(len(dataset), shuffle=True, seed=3) for _ in range(2)]
+        loader = DeviceLoader(
+            torch.from_numpy(dataset.planes()), dataset.targets, dataset.indices, samplers[0], batch_size=16
+        )
+        samplers[0].set_epoch(2)
+        samplers[1].set_epoch(2)
+        draws = list(samplers[1])
+        assert len(loader) == -(-len(dataset) // 16)
+        for number, batch in enumerate(loader):
+            expected = dataset.__getitems__(draws[16 * number : 16 * number + 16])
+            assert isinstance(batch, FaceBatch)
+            assert all(torch.equal(one, other) for one, other in zip(batch, expected, strict=True))
+        assert number + 1 == len(loader)
+
+    def test_a_device_without_room_is_told_of(self, monkeypatch, caplog):
+        monkeypatch.setattr(on_device, "free_bytes", lambda device: 1_000_000)
+        device = torch.device("cuda")
+        assert has_room(device, 400_000)
+        assert not has_room(device, 600_000)
+        assert "do not stay on cuda, which has 0.0 GB free: they are copied batch by batch" in caplog.text
