@@ -3,7 +3,9 @@
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,23 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.code_version import describe_code
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.averaging import VIEWS
-from fer_lightning.evaluation.card import chosen_by, model_card, training_in_words
+from fer_lightning.evaluation.card import model_card, training_in_words
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.page import write_report
+from fer_lightning.evaluation.provenance import images_of, provenance
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
 from fer_lightning.evaluation.sections import (
     calibration_section,
     classes_section,
     faces_section,
+    fitted_temperature,
     groups_sections,
     learning_section,
+    read_audit,
     scores_section,
     twins_section,
 )
@@ -48,7 +52,6 @@ from fer_lightning.evaluation.trials import (
 )
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.backends import load_backend
-from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
 from fer_lightning.result import write_result
@@ -57,14 +60,14 @@ from fer_lightning.sweep import run_job
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test", "all")
-
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
     matplotlib.use("agg")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if isinstance(cfg.ckpt_path, ListConfig):
+            raise InputError("a list of models is compared in one job: leave -m away, or the brackets")
         return run_job(cfg)
     return evaluate(cfg, overrides=HydraConfig.get().overrides.task)
 
@@ -79,33 +82,86 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         cfg: As conf/evaluate.yaml composes it.
         overrides: What the command line changed in it, for the record.
     """
-    run_dir = Path(cfg.output_dir)
-    several = isinstance(cfg.ckpt_path, ListConfig)
+    run_dir, several = Path(cfg.output_dir), isinstance(cfg.ckpt_path, ListConfig)
     with claimed(run_dir):
         facts = {"command": ["python", "-m", "fer_lightning.evaluate", *overrides], **describe_code()}
         config.check_keys(cfg, config.EvaluateConfig)
         _check_settings(cfg)
-        paths = [find_model(path) for path in (cfg.ckpt_path if several else [cfg.ckpt_path])]
-        measured = [_measure(cfg, path) for path in paths]
-        sections = [_sections(cfg, each, path) for each, path in zip(measured, paths, strict=True)]
+        if several:
+            best = _evaluate_several(cfg, run_dir, facts)
+        else:
+            path = find_model(cfg.ckpt_path)
+            best = _evaluate_one(cfg, path, _name(path), run_dir, facts)[1].overall["acc"].value
     (run_dir / "checkpoints").rmdir()  # held the folder's place
-    found = []
-    for number, (each, (parts, scores, _)) in enumerate(zip(measured, sections, strict=True), start=1):
-        folder = run_dir / f"{number}_{each.model}" if several else run_dir
-        folder.mkdir(exist_ok=True)
-        _write_one(cfg, folder, facts, paths[number - 1], each, parts, scores)
-        found.append(scores)
-    if cfg.evaluate.calibrate:
-        for path, (_, _, temperature) in zip(paths, sections, strict=True):
-            _store(path, temperature)
-    if several:
-        _write_comparison(cfg, run_dir, measured, found)
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: report/index.html to read, report/report.json, "
         + ("a folder for each model" if several else "result.json, predictions.csv"),
         soft_wrap=True,
     )
-    return max(scores.overall["acc"].value for scores in found)
+    return best
+
+
+def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> float:
+    """Each model into its own folder, then all of them beside each other; return the best accuracy."""
+    if (run_dir / "report").exists():
+        raise InputError(f"{run_dir} already holds a comparison: start another with hydra.run.dir=DIR")
+    paths = [find_model(path) for path in cfg.ckpt_path]
+    names = [_name(path) for path in paths]
+    names = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
+    slugs = [re.sub(r"[^\w.-]+", "_", name) for name in names]
+    folders = [run_dir / f"{i}_{slug}" for i, slug in enumerate(slugs, start=1)]
+    found = []
+    for path, name, folder in zip(paths, names, folders, strict=True):
+        folder.mkdir()
+        found.append(_evaluate_one(cfg, path, name, folder, facts))
+    measured, scores = zip(*found, strict=True)
+    sections = comparison_sections(measured, scores)
+    title = f"{len(measured)} models: {measured[0].title.removeprefix(f'{measured[0].model} ')}"
+    introduction = [f"Each model's own report: {', '.join(f'{folder.name}/report/index.html' for folder in folders)}."]
+    write_report(run_dir / "report", title, introduction, sections, {"models": names}, None)
+    return max(of.overall["acc"].value for of in scores)
+
+
+def _evaluate_one(
+    cfg: DictConfig, path: Path, name: str, folder: Path, facts: dict[str, Any]
+) -> tuple[Measurement, Scores]:
+    """Measure one model, and write its folder."""
+    backend = load_backend(path)
+    datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
+    origin = provenance(cfg.split, datamodule, backend.card)
+    if origin.seen and not cfg.evaluate.allow_seen:
+        raise InputError(f"{origin.seen}, or say evaluate.allow_seen=true")
+    # Mistakes in the user's files are told before anything is measured.
+    datamodule.groups_of(images_of(origin.split, datamodule))
+    if cfg.audit is not None and origin.split in ("val", "test"):
+        read_audit(cfg.audit, datamodule, origin.split)
+    measured = Measurement.of(name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
+    for text in _about_classes(measured):
+        log.warning(text)
+    temperature, note = fitted_temperature(measured)
+    if cfg.evaluate.calibrate:
+        if temperature is None or path.suffix != ".ckpt":
+            why = note if temperature is None else f"{path} is no checkpoint."
+            raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint. {why}")
+        _store(path, temperature)
+        measured, note = replace(measured, temperature=temperature), f"{note} It is now in the checkpoint."
+    first, scores = scores_section(measured)
+    run = path.resolve().parent
+    parts = [
+        first,
+        classes_section(measured, scores),
+        twins_section(measured, cfg.audit),
+        *groups_sections(measured),
+        faces_section(measured),
+        calibration_section(measured, temperature, note),
+        averaging_section(measured, cfg.evaluate.tta),
+        robustness_section(measured, cfg.evaluate.robustness),
+        attribution_section(measured, cfg.evaluate.attribution),
+        cost_section(path),
+        learning_section(run.parent if run.name == "checkpoints" else run),
+    ]
+    _write(cfg, folder, facts | {"path": path}, measured, scores, [part for part in parts if part is not None])
+    return measured, scores
 
 
 def _check_settings(cfg: DictConfig) -> None:
@@ -115,64 +171,18 @@ def _check_settings(cfg: DictConfig) -> None:
     for name in ("resamples", "robustness", "attribution"):
         if settings[name] < 0:
             raise InputError(f"evaluate.{name} must be at least 0, got {settings[name]}")
+    if cfg.seed < 0:
+        raise InputError(f"seed must be at least 0, got {cfg.seed}")
     if isinstance(cfg.ckpt_path, ListConfig) and len(cfg.ckpt_path) < 2:
         raise InputError("ckpt_path must be a path, or a list of at least two")
 
 
-def _measure(cfg: DictConfig, path: Path) -> Measurement:
-    backend = load_backend(path)
-    datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
-    stage, indices = _chosen(cfg.split, datamodule, backend.card, allow_seen=cfg.evaluate.allow_seen)
-    datamodule.groups_of(indices)  # a mistake in the user's file is told before anything is measured
-    measured = Measurement.of(_name(path), backend, datamodule, stage, indices)
-    _announce(measured)
-    return measured
-
-
 def _name(path: Path) -> str:
-    """A run's folder's name stands for the checkpoints in it."""
-    return path.parent.parent.name if path.parent.name == "checkpoints" else f"{path.parent.name}_{path.name}"
-
-
-def _chosen(
-    split: str | None, datamodule: FaceDataModule, card: ModelCard, *, allow_seen: bool
-) -> tuple[str, np.ndarray]:
-    """The split's name and its images; by default test, or val where there is no test."""
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split must be {', '.join(SPLITS)}, or null, got {split!r}")
-    index, protocol = datamodule.index, datamodule.split.protocol
-    stage = split or ("test" if datamodule.has("test") else "val")
-    if stage != "all" and not datamodule.has(stage):
-        raise InputError(f"{index.dataset} has no {stage} split under protocol {protocol}")
-    if not allow_seen and (seen := _why_seen(stage, datamodule, card)):
-        raise InputError(f"{seen}, or say evaluate.allow_seen=true")
-    if stage == "all":
-        return "test", np.sort(np.concatenate([getattr(datamodule.split, stage) for stage in STAGES]))
-    return stage, getattr(datamodule.split, stage)
-
-
-def _why_seen(stage: str, datamodule: FaceDataModule, card: ModelCard) -> str | None:
-    """Why the model may have been trained on images of this split, by the fingerprints it carries."""
-    dataset, splits = datamodule.index.dataset, datamodule.fingerprint()["splits"]
-    trained_with = card.training.get("splits", {}).get("train")
-    if stage in splits and splits[stage]["sha256"] == trained_with:
-        return f"the model was trained on this very split of {dataset}: evaluate it on split=test or split=val"
-    if card.training.get("dataset") != dataset:
-        return None
-    if stage == "all":
-        return f"the model was trained on a part of {dataset}: evaluate it on split=test or split=val"
-    if splits["train"]["sha256"] != trained_with:
-        return (
-            f"the model was trained on another split of {dataset} ({card.training.get('protocol')}, seed "
-            f"{card.training.get('seed')}), so that images of this one may be among those it was trained on: give the "
-            "protocol, its seed and fold as its run had them"
-        )
-    return None
-
-
-def _announce(measured: Measurement) -> None:
-    for text in _about_classes(measured):
-        log.warning(text)
+    """A run's folder's name stands for its best checkpoint."""
+    path = path.resolve()
+    if path.parent.name != "checkpoints":
+        return f"{path.parent.name} {path.name}"
+    return path.parent.parent.name + ("" if path.stem == "best" else f" {path.stem}")
 
 
 def _about_classes(measured: Measurement) -> list[str]:
@@ -187,64 +197,42 @@ def _about_classes(measured: Measurement) -> list[str]:
     return [f"classes in common: {', '.join(names)}", *others] if others else []
 
 
-def _sections(cfg: DictConfig, measured: Measurement, path: Path) -> tuple[list[Section], Scores, float | None]:
-    """The report's parts, the scores, and the fitted temperature."""
-    settings = cfg.evaluate
-    drawing = {"resamples": settings.resamples, "seed": cfg.seed}
-    first, scores = scores_section(measured, **drawing)
-    calibration, temperature = calibration_section(measured)
-    if settings.calibrate and (temperature is None or path.suffix != ".ckpt"):
-        why = calibration.text[0] if temperature is None else f"{path} is no checkpoint."
-        raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint. {why}")
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    parts = [
-        first,
-        classes_section(measured, scores),
-        None if measured.stage == "train" else twins_section(measured, cfg.audit, **drawing),
-        *groups_sections(measured, **drawing),
-        faces_section(measured),
-        calibration,
-        averaging_section(measured, settings.tta, **drawing),
-        robustness_section(measured, settings.robustness, seed=cfg.seed),
-        attribution_section(measured, settings.attribution),
-        cost_section(path),
-        learning_section(run),
-    ]
-    return [part for part in parts if part is not None], scores, temperature
-
-
-def _write_one(
+def _write(
     cfg: DictConfig,
     folder: Path,
     facts: dict[str, Any],
-    path: Path,
     measured: Measurement,
-    sections: Sequence[Section],
     scores: Scores,
+    sections: Sequence[Section],
 ) -> None:
-    """A model's tables and report, then `result.json`; print what a person wants to know."""
-    stage, names, card = measured.stage, measured.classes.names, measured.backend.card
+    """Tables and report, then `result.json`; print what a person wants to know."""
+    stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(facts.pop("path"))
+    data, per_class = measured.datamodule.fingerprint(), per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
-    per_class = per_class_scores(measured.findings.confusion, names)
-    metrics = _metrics(measured)
     introduction = [
-        f"{len(measured.indices):,} images of {', '.join(names)}. {chosen_by(measured)}",
+        f"{len(measured.indices):,} images of {', '.join(names)}. {measured.provenance.note}",
         f"Trained on {training_in_words(card.training)}",
         *_about_classes(measured)[1:],
     ]
-    described = {"model": str(path), "split": cfg.split or stage, "class_names": list(names)}
-    write_report(
-        folder / "report", _title(measured), introduction, sections, described, model_card(measured, scores, sections)
-    )
+    described = {
+        "model": path,
+        "split": measured.provenance.split,
+        "class_names": list(names),
+        "images_of_other_classes": measured.left_out,
+        "data": data,
+    }
+    model_card_text = model_card(measured, scores, sections)
+    write_report(folder / "report", measured.title, introduction, sections, described, model_card_text)
+    metrics = _metrics(measured)
     write_result(
         folder / "result.json",
         {
             **facts,
             "config": OmegaConf.to_container(cfg, resolve=True),
             "hardware": describe_hardware(),
-            "model": {"path": str(path), "training": dict(card.training), "metrics": dict(card.metrics)},
-            "data": measured.datamodule.fingerprint(),
-            "split": cfg.split or stage,
+            "model": {"path": path, "training": dict(card.training), "metrics": dict(card.metrics)},
+            "data": data,
+            "split": measured.provenance.split,
             "class_names": list(names),
             "images": len(measured.indices),
             "images_of_other_classes": measured.left_out,
@@ -252,32 +240,27 @@ def _write_one(
             "per_class": {stage: per_class},
         },
     )
-    print_results(f"{_title(measured)}, {len(measured.indices):,} images", metrics, per_class, stage)
+    print_results(f"{measured.title}, {len(measured.indices):,} images", metrics, per_class, stage)
     _print_more(sections)
 
 
-def _title(measured: Measurement) -> str:
-    """What was measured on what; where val stands in for test, it says so."""
-    return measured.title + (" (there is no test split)" if not measured.datamodule.has("test") else "")
-
-
 def _metrics(measured: Measurement) -> dict[str, float]:
-    """The scores under the names that training gives them, so that leaderboards take both."""
-    stage, targets = measured.stage, torch.from_numpy(measured.targets)
-    meter = Meter(stage, len(measured.classes.names), keep_predictions=True)
-    logits = torch.from_numpy(np.log(measured.probabilities)).float()
-    meter.update(
-        torch.nn.functional.cross_entropy(logits, targets), logits, targets, torch.from_numpy(measured.indices)
-    )
+    """The scores under the names that training gives them, by the same torchmetrics, so that leaderboards take both."""
+    targets, temperature = torch.from_numpy(measured.targets), np.float32(measured.temperature)
+    logits = torch.from_numpy(np.ascontiguousarray(measured.logits[:, measured.classes.ours] / temperature))
+    meter = Meter(measured.stage, len(measured.classes.names), keep_predictions=True)
+    loss = torch.nn.functional.cross_entropy(logits, targets)
+    meter.update(loss, logits, targets, torch.from_numpy(measured.indices))
     return {name: value.item() for name, value in meter.compute().items()}
 
 
 def _print_more(sections: Sequence[Section]) -> None:
     console = Console()
     for section in sections:
-        if section.key in ("twins", "averaging"):
-            for name, part in section.facts.items():
-                console.print(f"{name}: accuracy {part['acc']['value']:.4f}, macro-F1 {part['f1_macro']['value']:.4f}")
+        for name in ("without_twins", "averaging"):
+            if (table := section.tables.get(name)) is not None:
+                for first, acc, f1_macro in zip(table.iloc[:, 0], table.acc, table.f1_macro, strict=True):
+                    console.print(f"{first}: accuracy {acc}, macro-F1 {f1_macro}", highlight=False)
 
 
 def _store(path: Path, temperature: float) -> None:
@@ -285,17 +268,6 @@ def _store(path: Path, temperature: float) -> None:
     checkpoint["hyper_parameters"]["temperature"] = temperature
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
     log.info("temperature %.3f is in %s", temperature, path)
-
-
-def _write_comparison(
-    cfg: DictConfig, run_dir: Path, measured: Sequence[Measurement], scores: Sequence[Scores]
-) -> None:
-    sections = comparison_sections(measured, scores, resamples=cfg.evaluate.resamples, seed=cfg.seed)
-    dataset, split = measured[0].datamodule.index.dataset, measured[0].datamodule.split
-    title = f"{len(measured)} models on {dataset}, {split.protocol}, {measured[0].stage}"
-    places = [f"{number}_{each.model}/report/index.html" for number, each in enumerate(measured, start=1)]
-    introduction = ["Each model's own report: " + ", ".join(places) + "."]
-    write_report(run_dir / "report", title, introduction, sections, {"models": [each.model for each in measured]}, None)
 
 
 if __name__ == "__main__":

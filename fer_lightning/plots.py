@@ -44,7 +44,7 @@ def faces_figure(
 ) -> Figure:
     """Lay out uint8 images (N, S, S) or BGR (N, S, S, 3) in rows, each under its caption of two lines."""
     width, height, caption, top = 1.35, 1.75, 0.42, 0.4  # inches; of a cell, of its caption, of the title
-    columns = min(columns, max(1, len(images)))
+    columns = min(columns, max(5, len(images)))  # the title needs its width
     rows = max(1, -(-len(images) // columns))
     size = columns * width, rows * height + top
     figure = plt.figure(figsize=size)

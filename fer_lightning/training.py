@@ -122,8 +122,11 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, An
     fingerprint = datamodule.fingerprint()
     usual = ("progress", "pictures", *NEEDED_CALLBACKS)
     return {
+        "network": cfg.model.net.name,
         "dataset": fingerprint["dataset"],
         "protocol": fingerprint["protocol"],
+        "protocol_settings": _without_hydra(cfg.protocol),
+        "pixels": fingerprint["splits"]["train"]["pixels"],
         "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
         "seed": cfg.seed,
         "batch_size": cfg.data.batch_size,

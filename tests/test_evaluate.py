@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,10 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lightning.config import compose_config
+from fer_lightning import training as train_module
+from fer_lightning.config import compose_config, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
+from fer_lightning.evaluation import sections
+from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import ClassesInCommon
+from fer_lightning.evaluation.scores import OVERALL, Score, Scores
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 
@@ -98,12 +103,14 @@ def test_fewer_than_two_classes_in_common_are_nothing_to_measure():
 def test_images_with_a_twin_in_train_are_left_out_where_an_audit_lists_them(report, tmp_path):
     (tmp_path / "audit").mkdir()
     plain = report(*SYNTHETIC, "split=val")
-    assert "twins" not in plain
+    assert plain["twins"]["no exact twin in train"] == plain["twins"]["all"]
     table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
     (tmp_path / "evaluation").rename(tmp_path / "plain")
     flags = {"exact_in_train": [True] * 5 + [False] * 5, "near_in_train": True}
     listed = pd.DataFrame({"image": table.image[:10], "split": "val"} | flags)
     listed.to_csv(tmp_path / "audit" / "flagged.csv", index=False)
+    about = {"dataset": "synthetic", "protocol": "official", "train_sha256": plain["data"]["splits"]["train"]["sha256"]}
+    (tmp_path / "audit" / "report.json").write_text(json.dumps(about))
     twins = report(*SYNTHETIC, "split=val", f"audit={tmp_path / 'audit'}")["twins"]
     right = table.target == table.prediction
     for kind, left in (("exact", 5), ("near", 10)):
@@ -112,16 +119,28 @@ def test_images_with_a_twin_in_train_are_left_out_where_an_audit_lists_them(repo
         assert part["acc"]["value"] == pytest.approx(right[left:].mean())
 
 
-def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, ckplus_tree):
-    source, copy = sorted((ckplus_tree / "CK+48" / "happy").glob("S005*")), "S999_009_00000001.png"
-    (ckplus_tree / "CK+48" / "happy" / copy).write_bytes(source[0].read_bytes())
-    overrides = ("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20")
-    written = report(*overrides)
-    twins = written.get("twins")
-    expected = json.loads((tmp_path / "evaluation" / "result.json").read_text())["data"]["duplicates"]["test"]
-    assert (twins is None) == (expected == 0)
-    if twins:
-        assert twins["all"]["images"] - twins["no exact twin in train"]["images"] == expected
+def test_an_audit_of_another_split_is_refused(run, tmp_path):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "flagged.csv").write_text("image,split,exact_in_train,near_in_train\n")
+    about = {"dataset": "synthetic", "protocol": "random_80_20", "train_sha256": "another"}
+    (tmp_path / "audit" / "report.json").write_text(json.dumps(about))
+    with pytest.raises(
+        InputError, match=r"flagged\.csv is of another split or other images \(synthetic, random_80_20\)"
+    ):
+        run(*SYNTHETIC, f"audit={tmp_path / 'audit'}")
+
+
+def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, fer2013_tree):
+    for number, path in enumerate(sorted((fer2013_tree / "test").rglob("*.jpg"))):
+        path.write_bytes(cv2.imencode(".jpg", np.full((48, 48), 9 * number, np.uint8))[1].tobytes())
+    for label, copied in (("happy", "PrivateTest_3000"), ("sad", "PrivateTest_4001")):
+        twin = sorted((fer2013_tree / "train" / label).iterdir())[0]
+        (fer2013_tree / "test" / label / f"{copied}.jpg").write_bytes(twin.read_bytes())
+    data = ("data=fer2013", f"data.root={fer2013_tree}", f"data.cache_dir={tmp_path / 'cache'}")
+    train_run = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "data.num_workers=0", "logger=none")
+    train_module.train(compose_config(*data, *train_run, "model=cnn3", f"output_dir={tmp_path / 'run'}"))
+    twins = report(*data[:2], model=tmp_path / "run")["twins"]
+    assert [part["images"] for part in twins.values()] == [14, 12]
 
 
 class TestWhatWasTrainedOn:
@@ -138,7 +157,22 @@ class TestWhatWasTrainedOn:
     def test_both_are_measured_where_it_is_asked_for(self, run, tmp_path):
         assert "train/acc" in run(*SYNTHETIC, "split=train", "evaluate.allow_seen=true")["metrics"]
         page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
-        assert "images that the model was trained on" in page
+        assert "the figures say little of new faces" in page
+
+    def test_the_same_pixels_are_known_under_another_name_and_order_of_labels(self, run, finished_run, tmp_path):
+        datamodule = instantiate(compose_config(*SYNTHETIC, f"data.cache_dir={tmp_path / 'cache'}").data)
+        names = sorted(datamodule.class_names)
+        for position in datamodule.split.train:
+            folder = tmp_path / "copy" / "train" / datamodule.class_names[datamodule.index.targets[position]]
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{position}.png"), datamodule.index.read(int(position)))
+        for name in names:  # a test split of other faces
+            (tmp_path / "copy" / "test" / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "copy" / "test" / name / "0.png"), np.full((48, 48), 99, np.uint8))
+        copy = ("data=folder", f"data.root={tmp_path / 'copy'}", "protocol=official")
+        with pytest.raises(InputError, match="the model was trained on this very split of folder"):
+            run(*copy, "split=train")
+        assert run(*copy, "split=test")["images"] == 7
 
 
 class TestReport:
@@ -167,32 +201,44 @@ class TestReport:
         table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
         assert written["scores"]["by_image"]["acc"]["value"] == pytest.approx((table.target == table.prediction).mean())
         happy = table[table.target == "happy"]
-        assert written["classes"]["happy"]["support"] == len(happy)
-        assert written["classes"]["happy"]["recall"]["value"] == pytest.approx((happy.prediction == "happy").mean())
+        of_happy = written["classes"]["of"]["happy"]
+        assert of_happy["support"] == len(happy)
+        assert of_happy["recall"]["value"] == pytest.approx((happy.prediction == "happy").mean())
 
     def test_frames_of_a_recording_answer_together(self, report, ckplus_tree):
         written = report("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
         assert written["scores"]["images"] == 72
         assert set(written["scores"]) >= {"by_image", "by_sequence"}
+        assert "twins" not in written  # the model has seen none of them, wherever they stand
+
+    def test_uneven_batches_change_nothing(self, report, tmp_path):
+        whole = report(*SYNTHETIC)["scores"]["by_image"]
+        (tmp_path / "evaluation").rename(tmp_path / "whole")
+        parts = report(*SYNTHETIC, "data.batch_size=16")["scores"]["by_image"]
+        for name, score in whole.items():
+            assert parts[name]["value"] == pytest.approx(score["value"], abs=1e-5), name
 
     def test_val_says_that_it_chose_the_epoch(self, run, tmp_path):
         run(*SYNTHETIC, "split=val")
         assert "The epoch was chosen on these images" in (tmp_path / "evaluation" / "report" / "index.html").read_text()
 
     def test_scores_by_the_users_groups(self, report, tmp_path):
-        run_names = [f"test/{i}" for i in range(35)]
+        places = (*SYNTHETIC, f"data.groups={tmp_path / 'groups.csv'}")
         report(*SYNTHETIC)
-        run_names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image
+        names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image
         (tmp_path / "evaluation").rename(tmp_path / "first")
-        groups = pd.DataFrame({"image": run_names, "glasses": ["yes", "no"] * 17 + ["yes"]})
+        groups = pd.DataFrame({"image": names, "glasses": ["yes", "no"] * 17 + [None]})
         groups.to_csv(tmp_path / "groups.csv", index=False)
-        part = report(*SYNTHETIC, f"data.groups={tmp_path / 'groups.csv'}")["groups_glasses"]
-        assert {name: of["images"] for name, of in part["groups"].items()} == {"no": 17, "yes": 18}
+        part = report(*places)["groups_glasses"]
+        assert {name: of["images"] for name, of in part["groups"].items()} == {"no": 17, "unknown": 1, "yes": 17}
         assert part["gaps"] == {}
         groups[5:].to_csv(tmp_path / "groups.csv", index=False)
         (tmp_path / "evaluation").rename(tmp_path / "second")
         with pytest.raises(InputError, match=r"groups\.csv lacks 5 of 35 images, the first .*: give each a row"):
-            report(*SYNTHETIC, f"data.groups={tmp_path / 'groups.csv'}")
+            report(*places)
+        groups.rename(columns={"glasses": "age/band"}).to_csv(tmp_path / "groups.csv", index=False)
+        with pytest.raises(InputError, match=r"a column must be named in letters and digits, got 'age/band'"):
+            report(*places)
 
 
 class TestCalibration:
@@ -202,23 +248,22 @@ class TestCalibration:
         shutil.copytree(finished_run, tmp_path / "run")
         return tmp_path / "run" / "checkpoints" / "best.ckpt"
 
-    def test_the_temperature_lowers_vals_loss_and_is_stored_and_exported_when_asked_for(self, report, checkpoint):
-        before = report(*SYNTHETIC, "split=val", model=checkpoint)["calibration"]
-        assert load_backend(checkpoint).card.temperature == 1.0
-        raw, fitted = before["rows"]
+    def test_a_temperature_is_stored_and_exported_when_it_is_asked_for(self, report, checkpoint, monkeypatch):
+        # One epoch leaves nothing to calibrate.
+        monkeypatch.setattr(sections, "fit_temperature", lambda logits, targets: 2.5)
+        raw, fitted = report(*SYNTHETIC, "split=val", model=checkpoint)["calibration"]["rows"]
         assert fitted["log_loss"] < raw["log_loss"]
+        assert load_backend(checkpoint).card.temperature == 1.0
         shutil.rmtree(checkpoint.parents[2] / "evaluation")
-        report(*SYNTHETIC, "split=val", "evaluate.calibrate=true", model=checkpoint)
-        assert load_backend(checkpoint).card.temperature == pytest.approx(before["temperature"])
-        shutil.rmtree(checkpoint.parents[2] / "evaluation")
-        after = report(*SYNTHETIC, "split=val", model=checkpoint)
-        assert after["scores"]["by_image"]["log_loss"]["value"] == pytest.approx(fitted["log_loss"], abs=1e-4)
+        stored = report(*SYNTHETIC, "split=val", "evaluate.calibrate=true", model=checkpoint)
+        assert stored["calibration"]["temperature"] == load_backend(checkpoint).card.temperature == 2.5
+        assert stored["scores"]["by_image"]["log_loss"]["value"] == pytest.approx(fitted["log_loss"], abs=1e-4)
         export(checkpoint, checkpoint.parent / "model.onnx", "float32")
-        assert load_backend(checkpoint.parent / "model.onnx").card.temperature == pytest.approx(before["temperature"])
+        assert load_backend(checkpoint.parent / "model.onnx").card.temperature == 2.5
 
     def test_nothing_is_fitted_on_images_that_did_not_choose_the_model(self, report, ckplus_tree, tmp_path):
         overrides = ("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
-        assert report(*overrides)["calibration"]["temperature"] is None
+        assert report(*overrides)["calibration"]["fitted_temperature"] is None
         page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
         assert "No temperature is fitted: this protocol has no val split" in page
 
@@ -229,15 +274,36 @@ class TestCalibration:
 
 def test_several_models_stand_side_by_side(report, finished_run, onnx_model, tmp_path):
     written = report(*SYNTHETIC, model=f"[{finished_run / 'checkpoints' / 'best.ckpt'},{onnx_model}]")
-    assert [name for name in written if name not in ("schema_version", "title", "models")] == [
-        "comparison",
-        "differences",
-    ]
-    [behind] = written["differences"].values()
+    assert written["models"] == ["run", "run model.onnx"]
+    [behind] = written["differences"]["behind"].values()
     assert behind["value"] == pytest.approx(0, abs=0.03)
     for folder in ("1_run", "2_run_model.onnx"):
         assert (tmp_path / "evaluation" / folder / "report" / "index.html").is_file()
         assert result(tmp_path / "evaluation" / folder)["images"] == 35
+    with pytest.raises(InputError, match="already holds a comparison"):
+        report(*SYNTHETIC, model=f"[{finished_run},{onnx_model}]")
+
+
+def test_models_of_other_classes_are_compared_on_what_both_were_asked():
+    both, one = (
+        SimpleNamespace(
+            model=name,
+            indices=np.array(indices),
+            predictions=np.zeros(len(indices), int),
+            targets=np.zeros(len(indices), int),
+            classes=SimpleNamespace(names=names),
+            share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
+        )
+        for name, indices, names in (("both", [1, 2, 5], ("happy", "contempt")), ("one", [2, 5, 7], ("happy", "sad")))
+    )
+    score = Score(0.5, 0.4, 0.6)
+    scores = Scores(dict.fromkeys(OVERALL, score), [{"recall": score}] * 2)
+    _, differences, recalls = comparison_sections([both, one], [scores, scores])
+    assert differences.facts["images"] == 2
+    assert "The models were asked for different classes" in differences.text[1]
+    table = recalls.tables["recalls"]
+    assert list(table) == ["model", "happy", "contempt", "sad"]
+    assert str(table.contempt[1]) == "none"
 
 
 def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tmp_path):
@@ -246,7 +312,9 @@ def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tm
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["state_dict"]["net.head.1.weight"][:] = float("nan")
     torch.save(checkpoint, path)
-    with pytest.raises(InputError, match=r"run gives no number \(NaN or infinity\) for 35 of 35 images, the first "):
+    with pytest.raises(
+        InputError, match=r"the model gives no number \(NaN or infinity\) for 35 of 35 images, the first "
+    ):
         run(*SYNTHETIC, model=path)
     assert not (tmp_path / "evaluation").exists()
 
@@ -256,6 +324,7 @@ def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tm
     [
         (["split=tests"], "split must be train, val, test, all, or null, got 'tests'"),
         (["evaluate.tta=flop"], "evaluate.tta must be none, flip, flip_shift, got 'flop'"),
+        (["seed=-1"], "seed must be at least 0, got -1"),
         (["evaluate.resamples=-1"], "evaluate.resamples must be at least 0, got -1"),
         (["data.groups=nowhere.csv"], "data.groups=nowhere.csv cannot be read as csv"),
         (["split=all"], "the model was trained on a part of synthetic: evaluate it on split=test"),

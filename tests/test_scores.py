@@ -21,7 +21,6 @@ def answers(classes: int, count: int = 401, *, missing: bool = False) -> tuple[n
 def reference(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     classes = list(range(probabilities.shape[1]))
     predictions, there = probabilities.argmax(axis=1), [k for k in classes if (targets == k).any()]
-    top2 = np.argsort(-probabilities, axis=1)[:, :2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that are predicted and not there, which is meant
         balanced = metrics.balanced_accuracy_score(targets, predictions)
@@ -33,7 +32,9 @@ def reference(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float
         "precision_macro": metrics.precision_score(targets, predictions, average="macro", zero_division=0),
         "recall_macro": metrics.recall_score(targets, predictions, average="macro", zero_division=0),
         "kappa": metrics.cohen_kappa_score(targets, predictions),
-        "top2_acc": float((top2 == targets[:, None]).any(axis=1).mean()),
+        "top2_acc": metrics.top_k_accuracy_score(targets, probabilities, k=2, labels=classes)
+        if len(classes) > 2
+        else 1,
         "log_loss": metrics.log_loss(targets, probabilities, labels=classes),
         "brier": metrics.brier_score_loss(targets, probabilities, labels=classes, scale_by_half=False),
         "auroc_macro": np.mean([metrics.roc_auc_score(targets == k, probabilities[:, k]) for k in there]),
@@ -80,6 +81,22 @@ def test_equal_probabilities_are_ranked_as_scikit_learn_ranks_them():
     assert of_class["auprc"].value == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_probability_of_nothing_costs_as_much_as_scikit_learn_says():
+    probabilities, targets = np.array([[1e-9, 1 - 1e-9], [0.0, 1.0], [0.5, 0.5]]), np.array([0, 0, 1])
+    found = scores_with_intervals(probabilities, targets, resamples=0).overall["log_loss"].value
+    assert found == pytest.approx(metrics.log_loss(targets, probabilities), abs=1e-9)
+
+
+def test_one_answer_for_all_faces_is_not_among_the_two_best_of_all():
+    probabilities = np.full((70, 7), 1 / 7)
+    assert scores_with_intervals(probabilities, np.arange(70) % 7, resamples=0).overall["top2_acc"].value == 2 / 7
+
+
+def test_no_image_has_no_score():
+    scores, classes = scores_with_intervals(np.zeros((0, 3)), np.zeros(0, int))
+    assert str(scores["acc"]) == str(classes[2]["f1"]) == "none"
+
+
 def test_a_known_confusion_gives_the_known_numbers():
     confusion = np.array([[8, 2, 0], [1, 5, 4], [0, 0, 5]])
     targets, predictions = (np.repeat(side, confusion.ravel()) for side in np.indices((3, 3)).reshape(2, -1))
@@ -96,13 +113,14 @@ def test_a_known_confusion_gives_the_known_numbers():
 
 def test_a_resample_counts_an_image_as_often_as_it_was_drawn():
     probabilities, targets = answers(4, count=60)
-    [counts] = drawn(60, 1, np.random.default_rng(3))
-    repeated = np.repeat(np.arange(60), counts.astype(int))
-    wanted = reference(probabilities[repeated], targets[repeated])
-    from fer_lightning.evaluation.scores import _Answers
-
-    found = _Answers(probabilities, targets).scores(counts[None])
-    assert {name: found[name][0] for name in wanted} == pytest.approx(wanted, abs=1e-9)
+    counts = drawn(60, 200, np.random.default_rng(0)).astype(int)
+    repeated = [np.repeat(np.arange(60), times) for times in counts]
+    values = [reference(probabilities[rows], targets[rows]) for rows in repeated]
+    found = scores_with_intervals(probabilities, targets, resamples=200, seed=0).overall
+    for name in values[0]:
+        # The first 100 are drawn as one block, and so are the next.
+        limits = np.percentile([of[name] for of in values], (2.5, 97.5))
+        assert found[name][1:] == pytest.approx(limits, abs=1e-9), name
 
 
 def test_intervals_hold_the_value_shrink_with_more_images_and_repeat_with_the_seed():

@@ -283,7 +283,9 @@ class FaceDataModule(L.LightningDataModule):
                 "that say the groups"
             )
         names = [self.index.names[i] for i in indices]
-        table = table.drop_duplicates("image").set_index("image")
+        if odd := [name for name in table.columns if not str(name).isidentifier()]:
+            raise InputError(f"data.groups={self.groups}: a column must be named in letters and digits, got {odd[0]!r}")
+        table = table.drop_duplicates("image").set_index("image").fillna("unknown").astype(str)
         if missing := [name for name in names if name not in table.index]:
             raise InputError(
                 f"data.groups={self.groups} lacks {len(missing):,} of {len(names):,} images, the first {missing[0]}: "
@@ -330,11 +332,17 @@ class FaceDataModule(L.LightningDataModule):
         return self._loader("test") if self.has("test") else []
 
     def fingerprint(self) -> dict[str, Any]:
+        """As `_fingerprint` says; it is made once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
         """What was trained and measured on: protocol, and for each split counts and a hash of pixels and labels.
 
         The hash depends neither on file names or order, so that a zip, its folder and the csv of the same pixels agree,
-        nor on the preprocessing, so that networks of other input sizes can be compared on it.
-        `duplicates` counts the images of a split whose exact pixels are also in `train`.
+        nor on the preprocessing, so that networks of other input sizes can be compared on it; that of a split's
+        `pixels` does not depend on the labels either. `duplicates` counts the images of a split whose exact pixels are
+        also in `train`.
         """
         digests = {stage: self._digests(getattr(self.split, stage)) for stage in STAGES}
         known = {digest[:16] for digest in digests["train"]}
@@ -357,6 +365,7 @@ class FaceDataModule(L.LightningDataModule):
             "count": len(digests),
             "classes": dict(zip(self.class_names, self.class_counts(stage).tolist(), strict=True)),
             "sha256": hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+            "pixels": hashlib.sha256(b"".join(sorted(digest[:16] for digest in digests))).hexdigest(),
         }
 
     def _draw_weights(self) -> np.ndarray:

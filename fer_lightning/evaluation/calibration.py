@@ -11,14 +11,20 @@ LIMITS = (0.05, 20.0)  # of a temperature
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """What to divide logits (N, K) by for the smallest log loss on targets (N,) (Guo et al., 2017, section 4.2)."""
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
+    """What to divide logits (N, K) by for the smallest log loss on targets (N,) (Guo et al., 2017, section 4.2).
+
+    None where there is no such number: without a mistake, the smaller it is the better.
+    """
     logits, rows = logits.astype(np.float64), np.arange(len(targets))
 
     def log_loss(log_temperature: float) -> float:
         return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean()
 
-    return float(np.exp(minimize_scalar(log_loss, bounds=np.log(LIMITS), method="bounded").x))
+    if (logits.argmax(axis=1) == targets).all():
+        return None
+    best = float(np.exp(minimize_scalar(log_loss, bounds=np.log(LIMITS), method="bounded").x))
+    return best if LIMITS[0] * 1.01 < best < LIMITS[1] * 0.99 else None
 
 
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:

@@ -59,24 +59,27 @@ def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section
 
 def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
     card, preprocess = measured.backend.card, measured.backend.card.preprocess
+    side = preprocess.size
     color = "gray" if preprocess.channels == 1 else "color"
     size = [f"{cost['parameters']:,} parameters"] if cost.get("parameters") else []
     size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds a face"] if cost.get("multiply_adds") else []
     return [
-        f"* A classifier of face crops, {preprocess.size} x {preprocess.size} pixels, {color}: "
+        f"* {card.training.get('network', 'A network')}, a classifier of {color} face crops of {side} x {side} pixels: "
         f"{', '.join(card.class_names)}.",
         *([f"* {', '.join(size)}."] if size else []),
-        f"* Temperature {card.temperature:.3g}; crop margin {card.crop_margin:g}.",
+        f"* Temperature {measured.temperature:.3g}; crop margin {card.crop_margin:g}.",
     ]
 
 
 def _results(measured: Measurement, scores: Scores) -> list[str]:
-    split = measured.datamodule.split
-    leaks = " (near-copies of training images are among them)" if split.leaks else ""
+    split, dataset = measured.datamodule.split, measured.datamodule.index.dataset
+    leaks = measured.provenance.own and split.leaks
     support = np.bincount(measured.targets, minlength=len(measured.classes.names))
     of_classes = zip(measured.classes.names, support, scores.classes, strict=True)
+    foreign = LICENCES.get(dataset, "") if dataset != measured.backend.card.training.get("dataset") else ""
     return [
-        f"{len(measured.targets):,} images, protocol {split.protocol}{leaks}. {chosen_by(measured)}",
+        f"{len(measured.targets):,} images of {', '.join(measured.classes.names)}, protocol {split.protocol}"
+        f"{' (near-copies of training images are among them)' if leaks else ''}. {measured.provenance.note} {foreign}",
         "",
         "| score | value [95 % interval] |",
         "|---|---|",
@@ -98,17 +101,6 @@ def training_in_words(training: Mapping) -> str:
     named = [training[name] for name in ("optimizer", "loss") if isinstance(training.get(name), Mapping)]
     parts += [str(node["name"]).rpartition(".")[2] for node in named if "name" in node]
     return ", ".join(parts) + "."
-
-
-def chosen_by(measured: Measurement) -> str:
-    """Whether the images that are reported had a say in which epoch is."""
-    data = measured.datamodule.fingerprint()
-    chosen = measured.backend.card.training.get("splits", {}).get("val")
-    if measured.stage == "val" and chosen == data["splits"]["val"]["sha256"]:
-        return "The epoch was chosen on these images, so the figures lean to the optimistic side."
-    return (
-        "They are images that the model was trained on." if measured.stage == "train" else "No choice was made on them."
-    )
 
 
 def _failures(measured: Measurement, scores: Scores, facts: Mapping[str, Mapping]) -> list[str]:

@@ -7,16 +7,15 @@ import pandas as pd
 
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.measurement import Measurement
-from fer_lightning.evaluation.scores import Score, Scores, drawn, plain
+from fer_lightning.evaluation.scores import Score, Scores, plain
 from fer_lightning.evaluation.section import Section
 
 SHOWN = ("acc", "balanced_acc", "f1_macro", "top2_acc", "log_loss", "ece")
+NOTHING = Score(np.nan, np.nan, np.nan)
 
 
-def comparison_sections(
-    measured: Sequence[Measurement], scores: Sequence[Scores], *, resamples: int, seed: int
-) -> list[Section]:
-    """The models' scores side by side, and by how much each is behind the best on the images that all were asked.
+def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
+    """The models' scores side by side, the best first, and by how much each is behind it where all were asked.
 
     Raises:
         InputError: There is no such image.
@@ -24,56 +23,48 @@ def comparison_sections(
     common = sorted(set.intersection(*(set(each.indices.tolist()) for each in measured)))
     if not common:
         raise InputError("the models have no image in common: they know other classes of this dataset")
-    order = sorted(range(len(measured)), key=lambda i: -scores[i].overall["acc"].value)
-    rows = [
+    rows = [np.searchsorted(each.indices, common) for each in measured]
+    hits = [(each.predictions == each.targets)[mine] for each, mine in zip(measured, rows, strict=True)]
+    order = sorted(range(len(measured)), key=lambda i: -hits[i].mean())
+    best, *others = order
+    behind = {measured[i].model: measured[i].share(hits[best].astype(float) - hits[i], rows[i]) for i in others}
+    text = [
+        f"Paired over {len(common):,} images. Where the interval of a difference holds 0, chance may explain it; among "
+        "many models, one is ahead by chance alone.",
+        *(
+            ["The models were asked for different classes: some had an easier choice than others."]
+            if len({each.classes.names for each in measured}) > 1
+            else []
+        ),
+    ]
+    overall = [
         {"model": measured[i].model, "images": len(measured[i].indices)}
         | {name: scores[i].overall[name] for name in SHOWN}
         for i in order
     ]
-    hits = {i: _hits(measured[i], common) for i in order}
-    behind = {
-        measured[i].model: _difference(hits[order[0]], hits[i], measured[i], common, resamples, seed) for i in order[1:]
-    }
-    text = [f"Paired over {len(common):,} images; where the interval of a difference holds 0, chance explains it."]
-    if len({each.classes.names for each in measured}) > 1:
-        text.append("The models were asked for different classes, so that some had an easier choice than others.")
+    recalls = [_recalls(measured[i], scores[i]) for i in order]
+    classes = list(dict.fromkeys(name for of in recalls for name in of))
     by_class = [
-        {"model": measured[i].model}
-        | {name: of["recall"] for name, of in zip(measured[i].classes.names, scores[i].classes, strict=True)}
-        for i in order
+        {"model": measured[i].model} | {name: of.get(name, NOTHING) for name in classes}
+        for i, of in zip(order, recalls, strict=True)
     ]
     return [
         Section(
             key="comparison",
             title="Scores",
-            tables={"comparison": pd.DataFrame(rows)},
-            facts={f"{i + 1}. {measured[i].model}": plain(scores[i].overall) for i in range(len(measured))},
+            tables={"comparison": pd.DataFrame(overall)},
+            facts={each.model: plain(of.overall) for each, of in zip(measured, scores, strict=True)},
         ),
         Section(
             key="differences",
-            title=f"Accuracy behind {measured[order[0]].model}",
+            title=f"Accuracy behind {measured[best].model}",
             text=tuple(text),
             tables={"differences": pd.DataFrame({"model": list(behind), "behind": list(behind.values())})},
-            facts=plain(behind),
+            facts={"best": measured[best].model, "images": len(common), "behind": plain(behind)},
         ),
         Section(key="recalls", title="Recall by class", tables={"recalls": pd.DataFrame(by_class)}),
     ]
 
 
-def _hits(measured: Measurement, common: Sequence[int]) -> np.ndarray:
-    rows = np.searchsorted(measured.indices, common)
-    return (measured.predictions == measured.targets)[rows]
-
-
-def _difference(
-    best: np.ndarray, other: np.ndarray, measured: Measurement, common: Sequence[int], resamples: int, seed: int
-) -> Score:
-    """How far `other` is behind."""
-    difference = best.astype(float) - other
-    if not resamples:
-        return Score(float(difference.mean()), np.nan, np.nan)
-    people = measured.people
-    units = None if people is None else people[np.searchsorted(measured.indices, common)]
-    weights = drawn(len(common), resamples, np.random.default_rng(seed), units=units)
-    low, high = np.percentile(weights @ difference / weights.sum(axis=1), (2.5, 97.5))
-    return Score(float(difference.mean()), float(low), float(high))
+def _recalls(measured: Measurement, scores: Scores) -> dict[str, Score]:
+    return {name: of["recall"] for name, of in zip(measured.classes.names, scores.classes, strict=True)}

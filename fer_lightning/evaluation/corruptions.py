@@ -27,9 +27,8 @@ class Corruption:
     amounts: tuple[float, float, float, float, float]
     unit: str
 
-    def batch(self, images: np.ndarray, strength: int, *, seed: int) -> np.ndarray:
-        """Of images (N, S, S) or (N, S, S, 3); the same damage whenever seed and images are the same."""
-        generator = np.random.default_rng((seed, strength))
+    def batch(self, images: np.ndarray, strength: int, generator: np.random.Generator) -> np.ndarray:
+        """Of images (N, S, S) or (N, S, S, 3); what is drawn comes from the generator alone."""
         return np.stack([self.apply(image, self.amounts[strength - 1], generator) for image in images])
 
 

@@ -11,25 +11,37 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.plots import faces_figure
 
-FEWEST = 10  # images of a bin that is drawn
+
+def fewest_in_a_bin(count: int) -> int:
+    """Images that a bin of confidence needs to be drawn, of `count` in all: what fewer show is chance."""
+    return min(10, max(1, count // 50))
 
 
-def curves_figure(probabilities: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """ROC and precision-recall curves, one class against the rest; classes without an image are left away."""
-    figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+def curves(probabilities: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    """ROC and precision-recall curves, a row a point: class, curve, x, y; classes with all images or none left away."""
+    parts = []
     for k, name in enumerate(class_names):
-        if not 0 < (targets == k).sum() < len(targets):
+        positive = targets == k
+        if not 0 < positive.sum() < len(targets):
             continue
-        wrong, right, _ = roc_curve(targets == k, probabilities[:, k])
-        precision, recall, _ = precision_recall_curve(targets == k, probabilities[:, k])
-        roc.plot(wrong, right, label=name, linewidth=1.4)
-        pr.plot(recall, precision, label=name, linewidth=1.4)
-    roc.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1)
+        wrong, right, _ = roc_curve(positive, probabilities[:, k])
+        precision, recall, _ = precision_recall_curve(positive, probabilities[:, k])
+        parts += [pd.DataFrame({"class": name, "curve": "roc", "x": wrong, "y": right})]
+        parts += [pd.DataFrame({"class": name, "curve": "precision_recall", "x": recall, "y": precision})]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=["class", "curve", "x", "y"])
+
+
+def curves_figure(points: pd.DataFrame, title: str) -> Figure:
+    """Draw what `curves` gives."""
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for axes, curve in ((roc, "roc"), (pr, "precision_recall")):
+        for name, mine in points[points.curve == curve].groupby("class", sort=False):
+            axes.plot(mine.x, mine.y, label=name, linewidth=1.4)
+        axes.grid(alpha=0.3)
+    roc.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="chance")
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one against the rest")
     pr.set(xlabel="recall", ylabel="precision", title="Precision and recall", ylim=(0, 1.03))
     roc.legend(fontsize=8, loc="lower right")
-    for axes in (roc, pr):
-        axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -51,15 +63,12 @@ def per_class_figure(classes: Sequence[dict[str, Score]], class_names: Sequence[
     return figure
 
 
-def reliability_figure(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Accuracy by confidence, of each name's table; the area of a point is its share of the images.
-
-    Bins of a few images are left away: what they show is chance.
-    """
+def reliability_figure(tables: dict[str, pd.DataFrame], title: str, *, fewest: int) -> Figure:
+    """Accuracy by confidence, of each name's table, in bins of `fewest` images or more; a point's area is its share."""
     figure, axes = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="as sure as right")
     for name, every in tables.items():
-        table = every[every.images >= FEWEST]
+        table = every[every.images >= fewest]
         sizes = 260 * table.images / table.images.sum()
         [line] = axes.plot(table.confidence, table.accuracy, linewidth=1.2, label=name)
         axes.scatter(table.confidence, table.accuracy, s=np.maximum(sizes, 8), color=line.get_color(), alpha=0.6)

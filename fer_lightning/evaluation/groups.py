@@ -1,30 +1,19 @@
 """A model's scores by a column that the user gives, and how far apart the groups are."""
 
-import numpy as np
 import pandas as pd
 
-from fer_lightning.evaluation.scores import scores_with_intervals
+from fer_lightning.evaluation.measurement import Measurement
 
 SHOWN = ("acc", "balanced_acc", "f1_macro")
 FEW = 30  # images; what fewer say is left to their intervals
 
 
-def scores_by_group(
-    probabilities: np.ndarray, targets: np.ndarray, groups: pd.Series, *, resamples: int, seed: int
-) -> pd.DataFrame:
-    """A row a group: images, and each score with its interval; groups in the order of their names.
-
-    Args:
-        probabilities: (N, K).
-        targets: (N,).
-        groups: Of each image, (N,).
-        resamples: Of the bootstrap.
-        seed: Of its draws.
-    """
+def scores_by_group(measured: Measurement, groups: pd.Series) -> pd.DataFrame:
+    """A row a group, in the order of their names: images, and each score with its interval; `groups` is (N,)."""
     rows = []
-    for name in sorted(groups.unique(), key=str):
+    for name in sorted(groups.unique()):
         mine = (groups == name).to_numpy()
-        scores = scores_with_intervals(probabilities[mine], targets[mine], resamples=resamples, seed=seed).overall
+        scores = measured.scores(rows=mine).overall
         rows.append({"group": name, "images": int(mine.sum())} | {score: scores[score] for score in SHOWN})
     return pd.DataFrame(rows)
 

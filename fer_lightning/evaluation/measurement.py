@@ -7,8 +7,11 @@ from functools import cached_property
 import numpy as np
 from rich.progress import track
 
+from fer_lightning.data.cache import Faces
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
+from fer_lightning.evaluation.provenance import Provenance, images_of
+from fer_lightning.evaluation.scores import Score, Scores, mean_with_interval, scores_with_intervals
 from fer_lightning.inference.backends import Backend
 from fer_lightning.inference.predictor import softmax
 from fer_lightning.labels import canonical
@@ -56,48 +59,63 @@ class Measurement:
         model: Its file's name, as reports call it.
         backend: The model.
         datamodule: Where the images come from, prepared as the model wants them.
-        stage: `train`, `val` or `test`.
+        provenance: What the images have to do with the model's training.
         classes: Of the model and the dataset.
         indices: Positions in the dataset, (N,).
         left_out: How many images of the split are of classes that the model does not know.
         logits: float32 (N, K), as the network gives them.
+        temperature: That divides them before the softmax.
+        resamples: Of the bootstrap that gives each score its interval.
+        seed: Of its draws.
     """
 
     model: str
     backend: Backend
     datamodule: FaceDataModule
-    stage: str
+    provenance: Provenance
     classes: ClassesInCommon
     indices: np.ndarray
     left_out: int
     logits: np.ndarray
+    temperature: float
+    resamples: int
+    seed: int
 
     @classmethod
     def of(
-        cls, model: str, backend: Backend, datamodule: FaceDataModule, stage: str, indices: np.ndarray
+        cls,
+        model: str,
+        backend: Backend,
+        datamodule: FaceDataModule,
+        provenance: Provenance,
+        *,
+        resamples: int = 1000,
+        seed: int = 0,
     ) -> "Measurement":
-        """Ask the model; raises InputError where its answers are no numbers."""
+        """Ask the model; raises InputError where it knows none of the images, or its answers are no numbers."""
+        indices = images_of(provenance.split, datamodule)
         classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
         kept = indices[np.isin(datamodule.index.targets[indices], classes.theirs)]
         if not len(kept):
-            raise InputError(f"{stage} has no image of {', '.join(classes.names)}, the classes that the model knows")
-        logits = logits_of(backend, datamodule, kept, description="Measuring")
-        if len(broken := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
-            raise InputError(
-                f"{model} gives no number (NaN or infinity) for {len(broken):,} of {len(kept):,} images, the first "
-                f"{datamodule.index.names[kept[broken[0]]]}: its weights are broken, train it again with a lower "
-                "optimizer.lr"
-            )
+            raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, which the model knows")
         return cls(
             model=model,
             backend=backend,
             datamodule=datamodule,
-            stage=stage,
+            provenance=provenance,
             classes=classes,
             indices=kept,
             left_out=len(indices) - len(kept),
-            logits=logits,
+            logits=logits_of(backend, datamodule, kept, description="Measuring"),
+            temperature=backend.card.temperature,
+            resamples=resamples,
+            seed=seed,
         )
+
+    @property
+    def stage(self) -> str:
+        """`train`, `val` or `test`."""
+        return self.provenance.stage
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -106,12 +124,12 @@ class Measurement:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """float64 (N, J), at the model's own temperature, of the classes in common."""
+        """float64 (N, J), of the classes in common."""
         return self.probabilities_of(self.logits)
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
         """The same of other logits, (N, K)."""
-        return softmax(logits[:, self.classes.ours] / self.backend.card.temperature)
+        return softmax(logits[:, self.classes.ours] / np.float32(self.temperature))
 
     @cached_property
     def predictions(self) -> np.ndarray:
@@ -125,10 +143,10 @@ class Measurement:
         np.add.at(confusion, (self.targets, self.predictions), 1)
         return Findings(self.stage, self.indices, self.targets, self.probabilities, confusion)
 
-    @cached_property
-    def images(self) -> np.ndarray:
-        """As prepared, before filters and scaling: uint8 (N, S, S) or BGR (N, S, S, 3)."""
-        return self.datamodule.faces(self.indices)[np.arange(len(self.indices))]
+    @property
+    def faces(self) -> Faces:
+        """The images as prepared, before filters and scaling."""
+        return self.datamodule.faces(self.indices)
 
     @property
     def names(self) -> np.ndarray:
@@ -143,9 +161,29 @@ class Measurement:
 
     @property
     def title(self) -> str:
-        """What was measured on what."""
-        index, split = self.datamodule.index, self.datamodule.split
-        return f"{self.model} on {index.dataset}, {split.protocol}, {self.stage}"
+        """What was measured on what; where val stands in for test, it says so."""
+        split, has_test = self.provenance.split, self.datamodule.has("test")
+        part = {"all": "all images"}.get(split, split) + (" (there is no test split)" if not has_test else "")
+        return f"{self.model} on {self.datamodule.index.dataset}, {self.datamodule.split.protocol}, {part}"
+
+    def scores(self, probabilities: np.ndarray | None = None, rows: np.ndarray | None = None) -> Scores:
+        """With intervals, of the model's probabilities or others (N, J), on all images or some (mask or positions).
+
+        Where the dataset says who is seen, people are drawn, each with all images.
+        """
+        rows = np.arange(len(self.indices)) if rows is None else rows
+        return scores_with_intervals(
+            (self.probabilities if probabilities is None else probabilities)[rows],
+            self.targets[rows],
+            units=None if self.people is None else self.people[rows],
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+    def share(self, correct: np.ndarray, rows: np.ndarray | None = None) -> Score:
+        """The mean of what some images or all (rows) have, with its interval."""
+        people = self.people if rows is None or self.people is None else self.people[rows]
+        return mean_with_interval(correct, units=people, resamples=self.resamples, seed=self.seed)
 
 
 def logits_of(
@@ -154,7 +192,7 @@ def logits_of(
     indices: np.ndarray,
     *,
     change: Callable[[np.ndarray], np.ndarray] | None = None,
-    description: str,
+    description: str | None = None,
 ) -> np.ndarray:
     """float32 (N, K), of the images at these positions.
 
@@ -163,11 +201,22 @@ def logits_of(
         datamodule: With the model's preprocessing.
         indices: Positions in the dataset, (N,).
         change: What is done first to a batch of prepared images, uint8.
-        description: Beside the progress bar.
+        description: Beside a progress bar; None for none.
+
+    Raises:
+        InputError: The model gives something else than numbers.
     """
     faces, size = datamodule.faces(indices), datamodule.batch_size
+    starts = range(0, len(indices), size)
     rows = []
-    for start in track(range(0, len(indices), size), description=description, transient=True):
+    for start in starts if description is None else track(starts, description=description, transient=True):
         images = faces[np.arange(start, min(start + size, len(indices)))]
         rows.append(backend.logits(datamodule.preprocess.finish(images if change is None else change(images))))
-    return np.concatenate(rows)
+    logits = np.concatenate(rows)
+    if len(broken := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+        raise InputError(
+            f"the model gives no number (NaN or infinity) for {len(broken):,} of {len(indices):,} images, the first "
+            f"{datamodule.index.names[indices[broken[0]]]}: its weights are broken (train it again with a lower "
+            "optimizer.lr), or its numbers are too small a kind (export it as float32)"
+        )
+    return logits

@@ -39,14 +39,13 @@ def write_report(
     body = [f"<h1>{html.escape(title)}</h1>", *map(_paragraph, introduction), _contents(sections)]
     for section in sections:
         body += [f'<h2 id="{section.key}">{html.escape(section.title)}</h2>', *map(_paragraph, section.text)]
-        for name, table in section.tables.items():
+        for name, table in (section.tables | section.data).items():
             with replacing(folder / f"{name}.csv") as temporary:
                 _numbers(table).to_csv(temporary, index=False, float_format="%.6g")
-            if name.endswith("_curves"):
-                continue  # numbers of a picture
+        for name, table in section.tables.items():
             body.append(html_page.table([str(column) for column in table.columns], _cells(table[:LONGEST])))
             if len(table) > LONGEST:
-                body.append(f"<p>The first {LONGEST} of {len(table):,}; all are in {name}.csv.</p>")
+                body.append(_paragraph(f"The first {LONGEST} of {len(table):,}; all are in {name}.csv."))
         for name, figure in section.figures.items():
             data = html_page.png(figure)
             with replacing(folder / f"{name}.png") as temporary:
@@ -93,11 +92,13 @@ def _numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return "" if value != value else f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _plain(value: object) -> object:
-    """NumPy's numbers as JSON's."""
-    return value.item()
+    """NumPy's numbers and arrays as JSON's."""
+    return value.tolist()

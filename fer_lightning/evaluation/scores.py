@@ -13,7 +13,14 @@ from scipy import sparse
 
 BINS = 15  # of confidence, for the calibration error
 BLOCK = 100  # resamples at a time, which bounds the memory
-LEAST = 1e-7  # a probability is taken for at least so much in the log loss: float32 rounds smaller ones to 0
+LEAST = np.finfo(np.float64).eps  # a probability is taken for at least so much in the log loss, as scikit-learn does
+
+
+OVERALL = (
+    *("acc", "balanced_acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "kappa", "top2_acc"),
+    *("auroc_macro", "auprc_macro", "log_loss", "brier", "ece"),
+)
+OF_CLASS = ("precision", "recall", "specificity", "f1", "auroc", "auprc")
 
 
 class Score(NamedTuple):
@@ -57,6 +64,9 @@ def scores_with_intervals(
         resamples: How many; 0 leaves the intervals away.
         seed: Of the draws.
     """
+    if not len(targets):
+        nothing = Score(np.nan, np.nan, np.nan)
+        return Scores(dict.fromkeys(OVERALL, nothing), [dict.fromkeys(OF_CLASS, nothing)] * probabilities.shape[1])
     answers = _Answers(probabilities, targets)
     point = answers.scores(np.ones((1, len(targets))))
     generator = np.random.default_rng(seed)
@@ -84,6 +94,18 @@ def drawn(count: int, times: int, generator: np.random.Generator, *, units: np.n
         return generator.multinomial(count, np.full(count, 1 / count), size=times).astype(float)
     names, unit = np.unique(units, return_inverse=True)
     return generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=times)[:, unit].astype(float)
+
+
+def mean_with_interval(
+    values: np.ndarray, *, units: np.ndarray | None = None, resamples: int = 1000, seed: int = 0
+) -> Score:
+    """Of values (N,), with the bootstrap as above."""
+    mean = float(values.mean())
+    if not resamples:
+        return Score(mean, np.nan, np.nan)
+    weights = drawn(len(values), resamples, np.random.default_rng(seed), units=units)
+    low, high = np.percentile(weights @ values.astype(float) / weights.sum(axis=1), (2.5, 97.5))
+    return Score(mean, float(low), float(high))
 
 
 def plain(scores: Mapping[str, Score]) -> dict[str, Any]:
@@ -114,7 +136,7 @@ class _Answers:
         self._classes = classes
         self._of_image = {  # scores that are a mean over images
             "acc": hits,
-            "top2_acc": (probabilities > of_target[:, None]).sum(axis=1) < 2,
+            "top2_acc": (np.argsort(-probabilities, axis=1, kind="stable")[:, :2] == targets[:, None]).any(axis=1),
             "log_loss": -np.log(np.maximum(of_target, LEAST)),
             "brier": (probabilities**2).sum(axis=1) - 2 * of_target + 1,
         }

@@ -16,7 +16,8 @@ class Section:
         key: Of its facts in report.json.
         title: Its heading.
         text: Sentences, a paragraph each.
-        tables: Name of the csv -> rows.
+        tables: Name of the csv -> rows, on the page too.
+        data: Name of the csv -> rows, of what a picture shows.
         figures: Name of the PNG -> picture.
         facts: Plain data.
     """
@@ -24,6 +25,7 @@ class Section:
     key: str
     title: str
     text: tuple[str, ...] = ()
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    data: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -17,6 +17,8 @@ class Backend(Protocol):
     """A network in memory, with its card."""
 
     card: ModelCard
+    device: str  # `cpu` or `cuda`
+    threads: int | None  # on the CPU
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Map float32 (N, C, S, S) to float32 (N, K)."""
@@ -44,8 +46,11 @@ class OnnxBackend:
         # A waiting thread that spins takes the core from the threads that decode and detect meanwhile.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = os.cpu_count() or 1
+        providers = _providers(device)
+        self.device = "cuda" if len(providers) > 1 else "cpu"
+        self.threads = options.intra_op_num_threads if self.device == "cpu" else None
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=_providers(device))
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
         except InputError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no narrower class

@@ -28,15 +28,16 @@ class TorchBackend:
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("no GPU that CUDA can use was found: use --device cpu")
-        self._device = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
+        self.threads = torch.get_num_threads() if self.device == "cpu" else None
         checkpoint = load_checkpoint(path)
         self.card = card_of(checkpoint)
-        self._net = net_of(checkpoint, str(path)).to(self._device, memory_format=torch.channels_last)
+        self._net = net_of(checkpoint, str(path)).to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Map float32 (N, C, S, S) to float32 (N, K)."""
-        return self._net(torch.from_numpy(images).to(self._device)).float().cpu().numpy()
+        return self._net(torch.from_numpy(images).to(self.device)).float().cpu().numpy()
 
 
 def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
