@@ -5,10 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -23,10 +22,11 @@ from rich.table import Table
 from fer_lightning.errors import InputError
 from fer_lightning.inference.pictures import drawn
 from fer_lightning.inference.predictor import Prediction, Predictor
+from fer_lightning.inference.reading import all_views, one_by_one
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
-from fer_lightning.inference.views import Match, fuse, open_views, together
+from fer_lightning.inference.views import open_views
 
 MOST_LINES = 10  # of a list in the terminal
 WINDOW = "fer-predict"
@@ -200,9 +200,9 @@ def main(
         )
         keep_images = results.pictures or results.videos or show
         if views:
-            stream = _all_views(predictor, moments, match.value, results, keep_images=keep_images)
+            stream = all_views(predictor, moments, match.value, results, keep_images=keep_images)
         else:
-            stream = _one_by_one(predictor, found, results, keep_images=keep_images)
+            stream = one_by_one(predictor, found, results, keep_images=keep_images)
         tally = _predict(stream, results, console, None if views else _total(found), show=show)
     except (InputError, OSError) as error:
         _fail(error)
@@ -235,39 +235,6 @@ def _predict(
             )
         stream.close()  # finishes its videos before the tables are
     return tally
-
-
-def _one_by_one(
-    predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
-) -> Iterator[Prediction]:
-    """Pictures in one stream, so that they share batches; each video by itself."""
-    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else id(source)):
-        members = list(group)
-        frames = chain.from_iterable(source.frames() for source in members)
-        live = members[0].kind == "camera"
-        predictions = predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live)
-        if kind == "image":
-            yield from map(results.add_picture, predictions)
-        else:
-            with results.video(members[0]) as video:
-                yield from map(video.add, predictions)
-
-
-def _all_views(
-    predictor: Predictor, views: list[list[Source]], match: Match, results: Results, *, keep_images: bool
-) -> Iterator[Prediction]:
-    """Each view's own rows and, given back, what they say together."""
-    for sources in views:
-        with ExitStack() as stack:
-            streams = []
-            for source in sources:
-                live = source.kind == "camera"
-                predictions = predictor.predict_all(source.frames(), keep_images=keep_images, wait_for_batch=not live)
-                moving = source.kind != "image"
-                add = stack.enter_context(results.video(source)).add if moving else results.add_picture
-                streams.append(map(add, predictions))
-            for moment in together(streams):
-                yield results.add_fused(fuse(moment, match=match))
 
 
 def _introduce(console: Console, predictor: Predictor) -> None:

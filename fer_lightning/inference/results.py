@@ -1,6 +1,6 @@
 """Everything that predictions leave in a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from functools import cached_property
@@ -36,6 +36,7 @@ class Results:
         abstain_below: Confidence under which a face's status is `low_confidence`.
         anonymous: Hide the faces in whatever is written.
         extra_tables: More writers for the rows.
+        video_writer: Called with the path and the frames per second of an annotated video.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Results:
         abstain_below: float = 0.0,
         anonymous: bool = False,
         extra_tables: Sequence[TableWriter] = (),
+        video_writer: Callable[[Path, float], VideoWriter] = VideoWriter,
     ) -> None:
         self.folder = folder
         self.columns = columns
@@ -60,6 +62,7 @@ class Results:
         self.smooth_s = smooth_s
         self.abstain_below = abstain_below
         self.anonymous = anonymous
+        self.video_writer = video_writer
         self._formats = formats
         self._tables = list(extra_tables)
         self._open = ExitStack()
@@ -135,7 +138,8 @@ class VideoResults:
         self._writer: VideoWriter | None = None
         if results.folder is not None and results.videos:
             (results.folder / "videos").mkdir(exist_ok=True)
-            self._writer = VideoWriter(results.folder / "videos" / f"{self._name}.mp4", source.fps or PLAIN_FPS)
+            path = results.folder / "videos" / f"{self._name}.mp4"
+            self._writer = results.video_writer(path, source.fps or PLAIN_FPS)
 
     def add(self, prediction: Prediction) -> Prediction:
         """Take the next frame, and give it back with its people numbered and their probabilities smoothed."""

@@ -1,0 +1,43 @@
+"""Sources through a Predictor into Results: the loop of the command and of the page alike."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain, groupby
+
+from fer_lightning.inference.predictor import Prediction, Predictor
+from fer_lightning.inference.results import Results
+from fer_lightning.inference.sources import Source
+from fer_lightning.inference.views import Match, fuse, together
+
+
+def one_by_one(
+    predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
+) -> Iterator[Prediction]:
+    """Pictures in one stream, so that they share batches; each video by itself."""
+    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else id(source)):
+        members = list(group)
+        frames = chain.from_iterable(source.frames() for source in members)
+        live = members[0].kind == "camera"
+        predictions = predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live)
+        if kind == "image":
+            yield from map(results.add_picture, predictions)
+        else:
+            with results.video(members[0]) as video:
+                yield from map(video.add, predictions)
+
+
+def all_views(
+    predictor: Predictor, views: list[list[Source]], match: Match, results: Results, *, keep_images: bool
+) -> Iterator[Prediction]:
+    """Each view's own rows and, given back, what they say together."""
+    for sources in views:
+        with ExitStack() as stack:
+            streams = []
+            for source in sources:
+                live = source.kind == "camera"
+                predictions = predictor.predict_all(source.frames(), keep_images=keep_images, wait_for_batch=not live)
+                moving = source.kind != "image"
+                add = stack.enter_context(results.video(source)).add if moving else results.add_picture
+                streams.append(map(add, predictions))
+            for moment in together(streams):
+                yield results.add_fused(fuse(moment, match=match))

@@ -1,0 +1,1 @@
+"""`fer-app`: what fer-predict does, in a browser on the same machine."""

@@ -1,0 +1,226 @@
+"""What the page asks for, without the page: photos, videos and a camera's frames through fer-predict's own parts."""
+
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fer_lightning.errors import InputError
+from fer_lightning.inference.predictor import Face, Prediction, Predictor
+from fer_lightning.inference.reading import one_by_one
+from fer_lightning.inference.results import Results
+from fer_lightning.inference.sources import Frame, Source, open_sources
+from fer_lightning.inference.table import columns
+from fer_lightning.inference.tracking import Tracker
+from fer_lightning.web.video_writer import BrowserVideoWriter
+
+MOST_PEOPLE = 64  # who use a camera at once; the one who was quiet for longest is forgotten
+ESTIMATE_AFTER = 25  # frames of a video, after which its time is foretold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a person chose on the page.
+
+    Attributes:
+        model: Name of one of the service's models.
+        detector: `haar` or `mtcnn`.
+        min_face: Smallest face, as a fraction of the picture's shorter side.
+        smooth_s: Seconds over which a video's probabilities are averaged.
+        anonymous: Hide the faces in whatever is shown and written.
+    """
+
+    model: str
+    detector: str = "haar"
+    min_face: float = 0.1
+    smooth_s: float = 0.3
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was found in an upload.
+
+    Attributes:
+        folder: Of fer-predict's files: predictions.csv, pictures/, videos/, timelines/, events.csv, problems.csv.
+        predictions: In order, without pixels; of a video, up to the frame that it was cancelled at.
+        note: In words: how far it is, and how long it takes.
+        done: Whether all of it was read.
+    """
+
+    folder: Path
+    predictions: list[Prediction]
+    note: str
+    done: bool = True
+
+    @property
+    def table(self) -> Path:
+        """Of every face."""
+        return self.folder / "predictions.csv"
+
+    def files(self, name: str) -> list[Path]:
+        """In one of the folder's folders, by name."""
+        return sorted((self.folder / name).glob("*"))
+
+
+class Service:
+    """Answers for one page, whoever has it open.
+
+    Args:
+        models: Name on the page -> model file, checkpoint or run; None takes the newest finished run.
+        folder: Where results are written; the caller deletes it.
+        device: Of the networks.
+
+    Raises:
+        InputError: A model cannot be used.
+    """
+
+    def __init__(self, models: Mapping[str, Path | None], folder: Path, *, device: str = "auto") -> None:
+        self.models = dict(models)
+        self.folder = folder
+        self._device = device
+        self._lock = threading.Lock()
+        self._number = 0
+        self._trackers: OrderedDict[str, Tracker] = OrderedDict()
+        self._predictor = lru_cache(maxsize=8)(self._load)
+        for name in self.models:
+            self.predictor(Settings(model=name))
+
+    def predictor(self, settings: Settings) -> Predictor:
+        """Loaded once for each combination of settings that it depends on."""
+        if settings.model not in self.models:
+            raise InputError(f"there is no model {settings.model!r} here: there is {', '.join(self.models)}")
+        return self._predictor(settings.model, settings.detector, settings.min_face)
+
+    def _load(self, model: str, detector: str, min_face: float) -> Predictor:
+        return Predictor(self.models[model], detector=detector, min_face=min_face, device=self._device)
+
+    def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
+        """Read photos; what cannot be read has its reason in the predictions' frames."""
+        predictor, sources = self.predictor(settings), [source for path in uploads for source in _named(path)]
+        if not sources:
+            raise InputError("choose one photo or several first")
+        with self._results(predictor, settings, pictures=True) as results:
+            predictions = [_light(each) for each in one_by_one(predictor, sources, results, keep_images=True)]
+        faces = sum(len(each.faces) for each in predictions)
+        return Answer(folder=results.folder, predictions=predictions, note=_count(len(predictions), faces, "photo"))
+
+    def video(self, upload: Path, settings: Settings) -> Iterator[Answer]:
+        """Read a video, telling now and then how far it is; closed early, what was read until then is complete."""
+        predictor = self.predictor(settings)
+        [source] = _named(upload)
+        if source.kind != "video":
+            raise InputError(f"{upload.name} is no video: the first tab takes photos")
+        results, predictions, started = self._results(predictor, settings, videos=True), [], time.perf_counter()
+        total, told = source.count, started
+        with results:
+            stream = one_by_one(predictor, [source], results, keep_images=True)
+            try:
+                for prediction in stream:
+                    predictions.append(_light(prediction))
+                    now = time.perf_counter()
+                    if now - told > 0.5:
+                        told = now
+                        note = _progress(len(predictions), total, now - started)
+                        yield Answer(folder=results.folder, predictions=predictions, note=note, done=False)
+            finally:
+                stream.close()  # finishes the video before the tables are
+        faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
+        note = f"{_count(len(predictions), faces, 'frame')}, read in {seconds:.1f} s."
+        yield Answer(folder=results.folder, predictions=predictions, note=note)
+
+    def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
+        """The faces of a camera's frame, with people numbered and smoothed as long as `who` keeps sending."""
+        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError("that is no picture")
+        start = time.perf_counter()
+        predictor = self.predictor(settings)
+        frame = Frame(source=who, time_s=time.monotonic(), image=image)
+        [prediction] = predictor.classify([predictor.find(frame)])
+        with self._lock:
+            tracker = self._trackers.setdefault(who, Tracker(smooth_s=settings.smooth_s))
+            tracker.smooth_s = settings.smooth_s
+            self._trackers.move_to_end(who)
+            while len(self._trackers) > MOST_PEOPLE:
+                self._trackers.popitem(last=False)
+            prediction = tracker.follow(prediction)
+        return {"faces": [_plain(face) for face in prediction.faces], "ms": 1000 * (time.perf_counter() - start)}
+
+    def forget(self, answer: Answer) -> None:
+        """Delete an answer's files."""
+        shutil.rmtree(answer.folder, ignore_errors=True)
+
+    def _results(
+        self, predictor: Predictor, settings: Settings, *, pictures: bool = False, videos: bool = False
+    ) -> Results:
+        with self._lock:
+            self._number += 1
+            folder = self.folder / f"{self._number:06d}"
+        names = predictor.card.class_names
+        return Results(
+            folder,
+            columns(names, smoothed=videos and settings.smooth_s > 0),
+            names,
+            pictures=pictures,
+            videos=videos,
+            smooth_s=settings.smooth_s,
+            anonymous=settings.anonymous,
+            video_writer=BrowserVideoWriter,
+        )
+
+
+def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
+    """Each face with what to call it on the page."""
+    return [
+        (f"{each.frame.source}, face {number + 1}: {face.emotion} {face.confidence:.0%}", face)
+        for each in predictions
+        for number, face in enumerate(each.faces)
+    ]
+
+
+def _named(path: Path) -> list[Source]:
+    """An upload as a source under its own name, without the folder that it was put into."""
+
+    def renamed(source: Source) -> Source:
+        def frames() -> Iterator[Any]:
+            for load in source.frames():
+                yield lambda load=load: replace(load(), source=path.name)
+
+        return replace(source, name=path.name, frames=frames)
+
+    return [renamed(source) for source in open_sources([str(path)])]
+
+
+def _light(prediction: Prediction) -> Prediction:
+    return replace(prediction, frame=prediction.frame.without_image())
+
+
+def _plain(face: Face) -> dict[str, Any]:
+    return {
+        "box": [round(side, 1) for side in face.box[:4]],
+        "track": face.track,
+        "emotion": face.emotion,
+        "confidence": face.confidence,
+        "probabilities": face.probabilities,
+    }
+
+
+def _progress(frames: int, total: int | None, seconds: float) -> str:
+    if not total or frames < ESTIMATE_AFTER:
+        return f"{frames:,} frames read."
+    left = max(total - frames, 0) * seconds / frames
+    minutes, rest = divmod(round(left), 60)
+    return f"{frames:,} of {total:,} frames read; about {f'{minutes} min ' if minutes else ''}{rest} s left."
+
+
+def _count(pictures: int, faces: int, name: str) -> str:
+    return f"{pictures:,} {name}{'' if pictures == 1 else 's'}, {faces:,} face{'' if faces == 1 else 's'}"

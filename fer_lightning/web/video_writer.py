@@ -1,0 +1,41 @@
+"""Videos that every browser plays: H.264 in MP4, by PyAV."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+
+class BrowserVideoWriter:
+    """As `VideoWriter`, which writes what OpenCV can everywhere and browsers do not play.
+
+    Args:
+        path: Ending in .mp4.
+        fps: Frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"preset": "veryfast", "crf": "23"}
+        self._size: tuple[int, int] | None = None
+
+    def write(self, image: np.ndarray) -> None:
+        """Append a frame; the first one's size is the video's, and others are scaled to it."""
+        if self._size is None:
+            self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # the codec wants even sides
+            self._stream.width, self._stream.height = self._size
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size)
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._size is not None:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+        self._container.close()
