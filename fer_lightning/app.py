@@ -1,0 +1,98 @@
+"""`fer-app`: photos, videos and the webcam in a browser, on this machine alone."""
+
+import os
+import socket
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer_lightning.errors import InputError
+
+LOCAL = "127.0.0.1"
+
+
+def main(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model file or a run's folder; several are compared. Default: the newest finished run."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs --auth.")] = LOCAL,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 7860,
+    auth: Annotated[str | None, typer.Option(help="NAME:PASSWORD that the page asks for.")] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Refuse larger files.")] = 500,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse photos with more.")] = 100_000_000,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Serve the page until Ctrl-C."""
+    try:
+        _check(host, port, auth)
+        with tempfile.TemporaryDirectory(prefix="fer-app-") as folder:
+            # Before Gradio is imported, which reads them.
+            os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/uploads", "GRADIO_ANALYTICS_ENABLED": "False"}
+            _serve(model or [], Path(folder), host, port, auth, max_upload_mb, max_pixels, opens=open_)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _check(host: str, port: int, auth: str | None) -> None:
+    if auth is not None and not all(auth.partition(":")[::2]):
+        raise InputError("--auth must be NAME:PASSWORD")
+    if host not in (LOCAL, "localhost") and auth is None:
+        raise InputError(f"--host {host} opens the page to other machines: say --auth NAME:PASSWORD too")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} of {host} cannot be used ({error.strerror}): choose another --port"
+            ) from error
+
+
+def _serve(
+    models: list[str],
+    folder: Path,
+    host: str,
+    port: int,
+    auth: str | None,
+    max_upload_mb: int,
+    max_pixels: int,
+    *,
+    opens: bool,
+) -> None:
+    try:
+        import uvicorn
+
+        from fer_lightning.web.server import create_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'fer-lightning[app]'") from error
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    app = create_app(
+        {Path(name).name: Path(name) for name in models} or {"newest run": None},
+        folder / "results",
+        auth=auth,
+        max_upload_bytes=max_upload_mb * 1_000_000,
+    )
+    address = f"http://{host}:{port}/"
+    print(f"The page is at {address} (Ctrl-C ends it)")
+    if opens:
+        webbrowser.open(address)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def run() -> None:
+    """The command's entry."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
+
+
+if __name__ == "__main__":
+    run()

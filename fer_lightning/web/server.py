@@ -1,0 +1,80 @@
+"""The page and the camera's frames behind one door: what may come in, how much of it, and what may be asked outside."""
+
+import base64
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from fer_lightning.errors import InputError
+from fer_lightning.web.page import build_page
+from fer_lightning.web.service import Service, Settings
+
+LARGEST_FRAME = 4_000_000  # bytes of a camera's picture
+MOST_WAITING = 32  # requests in line; who comes later is told to come again
+AT_ONCE = 2  # uploads that are read together
+# The browser itself refuses whatever the page might ask of other machines.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob:; "
+    "worker-src 'self' blob:; frame-ancestors 'none'"
+)
+FONTS = ["system-ui", "sans-serif"]
+
+
+def create_app(
+    models: Mapping[str, Path | None], folder: Path, *, auth: str | None = None, max_upload_bytes: int = 500_000_000
+) -> FastAPI:
+    """Build the page as an application that a server can run.
+
+    Args:
+        models: Name on the page -> model; None takes the newest finished run.
+        folder: Where results are written; the caller deletes it.
+        auth: NAME:PASSWORD, asked for at the door; None lets everybody in.
+        max_upload_bytes: Of a file.
+    """
+    service = Service(models, folder)
+    app = FastAPI(openapi_url=None)
+
+    @app.middleware("http")
+    async def door(request: Request, enter: Callable[[Request], Awaitable[Response]]) -> Response:
+        if auth is not None and not _is_allowed(request.headers.get("authorization"), auth):
+            return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="fer-app"'})
+        response = await enter(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    @app.post("/frame")
+    async def frame(
+        request: Request, who: str, model: str, detector: str = "haar", min_face: float = 0.1, smooth_s: float = 0.3
+    ) -> dict:
+        if int(request.headers.get("content-length", 0)) > LARGEST_FRAME:
+            raise HTTPException(413, f"a frame may have {LARGEST_FRAME:,} bytes")
+        settings = Settings(model=model, detector=detector, min_face=min_face, smooth_s=smooth_s)
+        try:
+            return await run_in_threadpool(service.frame, await request.body(), who, settings)
+        except InputError as error:
+            raise HTTPException(422, str(error)) from None
+
+    page = build_page(service).queue(max_size=MOST_WAITING, default_concurrency_limit=AT_ONCE)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        max_file_size=max_upload_bytes,
+        footer_links=["api"],
+        show_error=True,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+    )
+
+
+def _is_allowed(header: str | None, auth: str) -> bool:
+    expected = "Basic " + base64.b64encode(auth.encode()).decode()
+    return hmac.compare_digest((header or "").encode(), expected.encode())

@@ -1,0 +1,222 @@
+"""fer-app used as a person would, in a real browser with a camera that plays a film."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+SLOW = 90_000  # ms that anything may take where others use the machine too
+
+
+@pytest.fixture(scope="module")
+def camera_film(photo, tmp_path_factory) -> Path:
+    """What chromium's fake camera plays: a person who moves a little, as one JPEG after the other."""
+    path = tmp_path_factory.mktemp("camera") / "film.mjpeg"
+    frames = []
+    for number in range(40):
+        frame = np.full((480, 640, 3), 90, np.uint8)
+        left = 64 + round(20 * np.sin(number / 40 * 2 * np.pi))
+        frame[:, left : left + 512] = photo[:480]
+        frames.append(cv2.imencode(".jpg", frame)[1].tobytes())
+    path.write_bytes(b"".join(frames))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera_film) -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium here: install it to test the page in a browser")
+    camera = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera_film}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *camera])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(onnx_model, tmp_path_factory) -> Iterator[str]:
+    """Of a page that runs as the command starts it, with two models."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("page")
+    models = [folder / "first.onnx", folder / "second.onnx"]
+    for model in models:
+        shutil.copy(onnx_model, model)
+    options = [option for model in models for option in ("--model", str(model))]
+    command = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--port", str(port), *options]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        address = f"http://127.0.0.1:{port}/"
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(address)
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield address
+        process.terminate()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator[Page]:
+    """The page, in a window of its own; whatever it asks of others than this machine fails the test."""
+    context = browser.new_context(permissions=["camera"], accept_downloads=True)
+    context.set_default_timeout(SLOW)
+    expect.set_options(timeout=SLOW)
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    expect(page.get_by_role("button", name="Find faces")).to_be_visible()
+    yield page
+    context.close()
+    assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()
+
+
+@pytest.fixture
+def portrait(photo, tmp_path) -> Path:
+    path = tmp_path / "portrait.png"
+    cv2.imwrite(str(path), photo)
+    return path
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def test_photos_from_upload_to_downloaded_table(page, portrait, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "empty.png"), np.full((200, 200, 3), 127, np.uint8))
+    files = [portrait, tmp_path / "broken.jpg", tmp_path / "empty.png"]
+    page.locator("#photos input[type=file]").set_input_files(files)
+    expect(page.locator("#photos")).to_contain_text("empty")
+    page.get_by_role("button", name="Find faces").click()
+    words = page.locator("#photos-words")
+    expect(words).to_contain_text("3 photos, 1 face")
+    expect(words).to_contain_text("broken.jpg")
+    expect(words).to_contain_text("No face was found in empty.png")
+    expect(page.get_by_label("Face", exact=True)).to_have_value(re.compile(r"portrait\.png, face 1: \w+ \d+%"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download table (csv)").first.click()
+    table = pd.read_csv(download.value.path())
+    assert table.status.tolist() == ["ok", "unreadable", "no_face"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download pictures (zip)").click()
+    assert download.value.path().read_bytes().startswith(b"PK")
+
+
+def test_the_example_shows_a_result(page):
+    page.get_by_role("button", name="Try an example").click()
+    expect(page.locator("#photos-words")).to_contain_text("1 photo, 1 face")
+
+
+def test_nothing_chosen_is_told_in_words(page):
+    page.get_by_role("button", name="Find faces").click()
+    expect(page.get_by_text("choose one photo or several first")).to_be_visible()
+
+
+def test_a_video_from_upload_to_playing_it(page, photo, tmp_path):
+    path = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, (512, 512))
+    for number in range(40):
+        writer.write(np.roll(photo, number // 4, axis=1))
+    writer.release()
+    open_tab(page, "Video")
+    page.locator("#video input[type=file]").set_input_files(path)
+    expect(page.locator("#video")).to_contain_text("film")
+    page.get_by_role("button", name="Read video").click()
+    expect(page.locator("#video-words")).to_contain_text("40 frames, 40 faces")
+    video = page.locator("video[src], video source[src]").first
+    expect(video).to_be_attached()
+    seconds = "() => [...document.querySelectorAll('video')].map((video) => video.duration).find((s) => s > 0)"
+    page.wait_for_function(seconds)
+    assert page.evaluate(seconds) == pytest.approx(2, abs=0.2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download table (csv)").locator("visible=true").click()
+    assert len(pd.read_csv(download.value.path())) == 40
+
+
+def test_the_webcam_shows_faces_as_they_come(page):
+    open_tab(page, "Webcam")
+    page.get_by_role("button", name="Start camera").click()
+    expect(page.locator(".fer-rate")).to_contain_text("results/s")
+    expect(page.locator(".fer-bars")).to_contain_text("Person 0")
+    results = "() => Number(document.querySelector('[data-results]')?.dataset.results || 0)"
+    page.wait_for_function(f"({results})() >= 10")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Snapshot").click()
+    assert cv2.imread(str(download.value.path())).shape == (480, 640, 3)
+    page.get_by_role("button", name="Stop camera").click()
+    time.sleep(1)
+    stopped = page.evaluate(results)
+    time.sleep(1)
+    assert page.evaluate(results) == stopped
+
+
+def test_a_camera_that_is_refused_is_explained(browser, address):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    open_tab(page, "Webcam")
+    page.get_by_role("button", name="Start camera").click()
+    expect(page.locator(".fer-words")).to_contain_text("not allowed to use the camera")
+    context.close()
+
+
+def test_models_are_compared_side_by_side(page, portrait):
+    open_tab(page, "Compare")
+    page.locator("#compare input[type=file]").set_input_files(portrait)
+    expect(page.locator("#compare")).to_contain_text("portrait")
+    page.get_by_role("button", name="Compare models").click()
+    expect(page.locator("#compare-words")).to_contain_text("1 photo, 1 face")
+    for model in ("first.onnx", "second.onnx"):
+        expect(page.get_by_role("gridcell", name=model).or_(page.get_by_text(model)).first).to_be_visible()
+
+
+def test_the_model_and_where_pictures_go_are_told(page):
+    open_tab(page, "About")
+    expect(page.get_by_text("Everything stays on this machine")).to_be_visible()
+    expect(page.get_by_text("drawn faces only").first).to_be_visible()
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(browser, address):
+    context = browser.new_context(viewport={"width": 380, "height": 800})
+    page = context.new_page()
+    page.goto(address)
+    expect(page.get_by_role("button", name="Find faces")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    context.close()
+
+
+def test_uploads_are_gone_once_they_are_read(page, portrait):
+    def uploads() -> list[Path]:
+        folders = [Path(place) for place in Path("/tmp").glob("fer-app-*/uploads")]
+        return [path for folder in folders for path in folder.rglob("portrait.png")]
+
+    page.locator("#photos input[type=file]").set_input_files(portrait)
+    expect(page.locator("#photos")).to_contain_text("portrait")
+    page.get_by_role("button", name="Find faces").click()
+    expect(page.locator("#photos-words")).to_contain_text("1 photo, 1 face")
+    expect(page.locator("#photos")).not_to_contain_text("portrait")
+    assert uploads() == []
+
+
+def test_a_program_asks_as_the_page_does(address, portrait):
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    words, *_ = client.predict([handle_file(str(portrait))], "first.onnx", "haar", 0.1, 0.3, False, api_name="/photos")
+    assert words == "1 photo, 1 face"

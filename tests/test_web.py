@@ -1,0 +1,231 @@
+"""fer-app without its page: the same answers as fer-predict, at the door and in the service behind it."""
+
+import base64
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from fer_lightning.errors import InputError
+from fer_lightning.web.server import create_app
+from fer_lightning.web.service import Service, Settings, face_names
+from fer_lightning.web.video_writer import BrowserVideoWriter
+
+SETTINGS = Settings(model="model")
+
+
+@pytest.fixture
+def service(onnx_model, tmp_path) -> Service:
+    return Service({"model": onnx_model}, tmp_path / "results", device="cpu")
+
+
+@pytest.fixture
+def portrait(photo, tmp_path) -> Path:
+    path = tmp_path / "uploads" / "portrait.png"
+    path.parent.mkdir()
+    cv2.imwrite(str(path), photo)
+    return path
+
+
+@pytest.fixture
+def film(photo, tmp_path) -> Path:
+    """Forty frames in which the person moves a little."""
+    path = tmp_path / "uploads" / "film.mp4"
+    path.parent.mkdir(exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, (512, 512))
+    for number in range(40):
+        writer.write(np.roll(photo, number // 4, axis=1))
+    writer.release()
+    return path
+
+
+def command(source: Path, model: Path, output: Path, *options: str) -> pd.DataFrame:
+    """What fer-predict writes of the same file."""
+    line = [sys.executable, "-m", "fer_lightning.predict", source.name, "--model", str(model), "--output", str(output)]
+    subprocess.run([*line, "--quiet", *options], check=True, cwd=source.parent)
+    return pd.read_csv(output / "predictions.csv")
+
+
+class TestService:
+    def test_photos_have_the_commands_table(self, service, portrait, onnx_model, tmp_path):
+        answer = service.photos([portrait], SETTINGS)
+        pd.testing.assert_frame_equal(pd.read_csv(answer.table), command(portrait, onnx_model, tmp_path / "command"))
+        assert answer.note == "1 photo, 1 face"
+        [(name, face)] = face_names(answer.predictions)
+        assert name.startswith("portrait.png, face 1: ")
+        assert sum(face.probabilities.values()) == pytest.approx(1)
+        assert [path.name for path in answer.files("pictures")] == ["portrait.jpg"]
+
+    def test_a_video_has_the_commands_table_and_an_annotated_copy_that_browsers_play(
+        self, service, film, onnx_model, tmp_path
+    ):
+        *_, answer = service.video(film, SETTINGS)
+        pd.testing.assert_frame_equal(pd.read_csv(answer.table), command(film, onnx_model, tmp_path / "command"))
+        [video] = answer.files("videos")
+        with av.open(str(video)) as container:
+            [stream] = container.streams.video
+            assert (stream.codec_context.name, stream.frames) == ("h264", 40)
+        assert len(answer.files("timelines")) == 1
+        assert answer.note.startswith("40 frames, 40 faces, read in ")
+
+    def test_a_cancelled_video_leaves_complete_files(self, service, film, monkeypatch):
+        monkeypatch.setattr("fer_lightning.web.service.time", SimpleClock())
+        reading = service.video(film, SETTINGS)
+        answer = next(reading)
+        assert not answer.done
+        reading.close()
+        rows = pd.read_csv(answer.table)
+        assert 0 < len(rows) < 40
+        with av.open(str(answer.files("videos")[0])) as container:
+            assert 0 < container.streams.video[0].frames < 40
+
+    def test_the_time_that_is_left_is_told(self, service, film, monkeypatch):
+        monkeypatch.setattr("fer_lightning.web.service.time", SimpleClock())
+        notes = [answer.note for answer in service.video(film, SETTINGS)]
+        assert notes[0] == "1 frames read."
+        assert notes[30].startswith("31 of 40 frames read; about ")
+
+    def test_faces_are_hidden_where_that_is_asked_for(self, service, portrait, photo):
+        plain = service.photos([portrait], SETTINGS)
+        hidden = service.photos([portrait], replace(SETTINGS, anonymous=True))
+        [(_, face)] = face_names(plain.predictions)
+        x, y, width, height = (round(side) for side in face.box[:4])
+        crops = [
+            cv2.imread(str(answer.files("pictures")[0]))[y + 9 : y + height - 9, x + 9 : x + width - 9]
+            for answer in (plain, hidden)
+        ]
+        detail = [cv2.Laplacian(crop, cv2.CV_64F).std() for crop in crops]
+        assert detail[1] < 0.6 * detail[0]
+
+    def test_a_camera_numbers_people_for_each_who_looks(self, service, photo):
+        jpeg = cv2.imencode(".jpg", photo)[1].tobytes()
+        tracks = [service.frame(jpeg, who, SETTINGS)["faces"][0]["track"] for who in ("a", "a", "b")]
+        assert tracks == [0, 0, 0]
+        other = cv2.imencode(".jpg", np.roll(photo, 200, axis=1))[1].tobytes()
+        assert service.frame(other, "a", SETTINGS)["faces"][0]["track"] == 1
+
+    def test_those_who_left_are_forgotten(self, service, photo, monkeypatch):
+        monkeypatch.setattr("fer_lightning.web.service.MOST_PEOPLE", 2)
+        jpeg = cv2.imencode(".jpg", np.zeros((48, 48, 3), np.uint8))[1].tobytes()
+        for number in range(5):
+            service.frame(jpeg, str(number), SETTINGS)
+        assert len(service._trackers) == 2
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda service, path: service.photos([], SETTINGS), "choose one photo or several first"),
+            (lambda service, path: service.photos([path], Settings(model="x")), "there is no model 'x' here: there is"),
+            (lambda service, path: list(service.video(path, SETTINGS)), r"portrait\.png is no video: the first tab"),
+            (lambda service, path: service.frame(b"nothing", "a", SETTINGS), "that is no picture"),
+        ],
+    )
+    def test_a_mistake_is_told(self, service, portrait, call, message):
+        with pytest.raises(InputError, match=message):
+            call(service, portrait)
+
+    def test_what_cannot_be_read_is_named_and_the_rest_is_read(self, service, portrait):
+        (broken := portrait.with_name("broken.jpg")).write_bytes(b"no picture")
+        answer = service.photos([broken, portrait], SETTINGS)
+        assert [prediction.readable for prediction in answer.predictions] == [False, True]
+        assert answer.predictions[0].frame.problem
+
+
+class SimpleClock:
+    """A second passes between any two looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_a_video_writer_that_was_given_nothing_closes(tmp_path):
+    BrowserVideoWriter(tmp_path / "empty.mp4", 25.0).close()
+
+
+@pytest.fixture(scope="module")
+def client(onnx_model, tmp_path_factory) -> Iterator[TestClient]:
+    app = create_app({"model": onnx_model}, tmp_path_factory.mktemp("results"), auth="me:secret")
+    with TestClient(app) as client:
+        yield client
+
+
+class TestDoor:
+    @pytest.fixture
+    def known(self) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+
+    def test_nobody_enters_without_the_password(self, client, known):
+        for path in ("/", "/config", "/gradio_api/info", "/frame?who=a&model=model"):
+            assert client.get(path).status_code == 401, path
+            wrong = {"Authorization": "Basic " + base64.b64encode(b"me:guess").decode()}
+            assert client.get(path, headers=wrong).status_code == 401, path
+        assert client.get("/", headers=known).status_code == 200
+
+    def test_the_browser_is_told_to_ask_nobody_else(self, client, known):
+        policy = client.get("/", headers=known).headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "http" not in policy
+
+    def test_a_frame_comes_back_as_faces(self, client, known, photo):
+        jpeg = cv2.imencode(".jpg", photo)[1].tobytes()
+        answer = client.post("/frame?who=a&model=model", content=jpeg, headers=known).json()
+        assert len(answer["faces"]) == 1
+        assert answer["faces"][0]["emotion"] in answer["faces"][0]["probabilities"]
+
+    @pytest.mark.parametrize(
+        ("query", "body", "status"),
+        [
+            ("who=a&model=other", b"x", 422),
+            ("who=a&model=model", b"no picture", 422),
+            ("model=model", b"x", 422),
+            ("who=a&model=model", b"x" * 4_000_001, 413),
+        ],
+        ids=["model", "picture", "nobody", "large"],
+    )
+    def test_a_bad_frame_is_refused(self, client, known, query, body, status):
+        assert client.post(f"/frame?{query}", content=body, headers=known).status_code == status
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ"])
+    def test_files_of_the_machine_are_not_served(self, client, known, path):
+        assert client.get(f"/gradio_api/file={path}", headers=known).status_code in (403, 404)
+
+
+class TestCommand:
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "fer_lightning.app", "--no-open", *options]
+        return subprocess.run(line, capture_output=True, text=True, timeout=120)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--host", "0.0.0.0"], "error: --host 0.0.0.0 opens the page to other machines: say --auth NAME:PASSWORD"),
+            (["--auth", "name"], "error: --auth must be NAME:PASSWORD"),
+            (["--model", "nowhere.onnx"], "error: there is no model file at "),
+        ],
+        ids=["host", "auth", "model"],
+    )
+    def test_a_mistake_is_told_in_a_sentence(self, options, message):
+        finished = self.run(*options)
+        assert finished.returncode == 1
+        assert finished.stderr.startswith(message)
+
+    def test_a_port_in_use_is_told(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            finished = self.run("--port", str(taken.getsockname()[1]))
+        assert finished.returncode == 1
+        assert "cannot be used (Address already in use): choose another --port" in finished.stderr
