@@ -75,7 +75,7 @@ def _serve(
 
     Image.MAX_IMAGE_PIXELS = max_pixels
     app = create_app(
-        {Path(name).name: Path(name) for name in models} or {"newest run": None},
+        _named(models),
         folder / "results",
         auth=auth,
         max_upload_bytes=max_upload_mb * 1_000_000,
@@ -85,6 +85,15 @@ def _serve(
     if opens:
         webbrowser.open(address)
     uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _named(models: list[str]) -> dict[str, Path | None]:
+    """What the page calls them: their files' names, with the folder before those that are the same."""
+    if not models:
+        return {"newest run": None}
+    paths = [Path(model) for model in dict.fromkeys(models)]
+    names = [path.name for path in paths]
+    return {path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}": path for path in paths}
 
 
 def run() -> None:

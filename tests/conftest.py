@@ -4,8 +4,13 @@ import os
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no network: it must be set before albumentations is imported
 
+import socket
+import subprocess
+import sys
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -153,3 +158,28 @@ def onnx_model(finished_run: Path) -> Path:
     path = finished_run / "model.onnx"
     export(finished_run / "checkpoints" / "best.ckpt", path, "float32")
     return path
+
+
+@pytest.fixture(scope="module")
+def start_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """start_app(*options): fer-app as its command starts it, in a process of its own; the address of its page."""
+    with ExitStack() as stack:
+
+        def start(*options: str) -> str:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            log = tmp_path_factory.mktemp("app") / "log"
+            command = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--port", str(port), *options]
+            output = stack.enter_context(log.open("w"))
+            process = stack.enter_context(subprocess.Popen(command, stdout=output, stderr=output))
+            stack.callback(process.terminate)
+            for _ in range(240):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        return f"http://127.0.0.1:{port}/"
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.5)
+            raise AssertionError(log.read_text())
+
+        yield start

@@ -2,11 +2,7 @@
 
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,28 +42,11 @@ def browser(camera_film) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(onnx_model, tmp_path_factory) -> Iterator[str]:
-    """Of a page that runs as the command starts it, with two models."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("page")
-    models = [folder / "first.onnx", folder / "second.onnx"]
-    for model in models:
-        shutil.copy(onnx_model, model)
-    options = [option for model in models for option in ("--model", str(model))]
-    command = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--port", str(port), *options]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        address = f"http://127.0.0.1:{port}/"
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(address)
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield address
-        process.terminate()
+def address(start_app, onnx_model, tmp_path_factory) -> str:
+    """Of a page with two models."""
+    folder = tmp_path_factory.mktemp("models")
+    models = [shutil.copy(onnx_model, folder / name) for name in ("first.onnx", "second.onnx")]
+    return start_app("--model", str(models[0]), "--model", str(models[1]))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from fer_lightning import export, predict, report
+from fer_lightning import app, export, predict, report
 from fer_lightning.config import (
     CONF_DIR,
     AuditConfig,
@@ -25,7 +25,7 @@ COMMANDS = sorted(
 )
 SCHEMAS = {"train": TrainConfig, "baseline": BaselineConfig, "audit": AuditConfig, "evaluate": EvaluateConfig}
 PREDICTIONS = sorted(
-    set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export|report) [^#`\n]*)", README, flags=re.MULTILINE))
+    set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export|report|app)(?: [^#`\n]*)?)", README, flags=re.MULTILINE))
 )
 
 
@@ -40,7 +40,11 @@ def test_every_command_composes(command, arguments):
 def test_every_option_of_a_prediction_command_exists(line):
     command, *words = shlex.split(line)
     parser = typer.main.get_command(
-        typer_app({"fer-predict": predict.main, "fer-export": export.main, "fer-report": report.main}[command])
+        typer_app(
+            {"fer-predict": predict.main, "fer-export": export.main, "fer-report": report.main, "fer-app": app.main}[
+                command
+            ]
+        )
     )
     known = {option for parameter in parser.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known

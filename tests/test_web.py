@@ -10,13 +10,13 @@ from pathlib import Path
 
 import av
 import cv2
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from starlette.testclient import TestClient
 
+from fer_lightning.app import _named
 from fer_lightning.errors import InputError
-from fer_lightning.web.server import create_app
 from fer_lightning.web.service import Service, Settings, face_names
 from fer_lightning.web.video_writer import BrowserVideoWriter
 
@@ -156,9 +156,9 @@ def test_a_video_writer_that_was_given_nothing_closes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def client(onnx_model, tmp_path_factory) -> Iterator[TestClient]:
-    app = create_app({"model": onnx_model}, tmp_path_factory.mktemp("results"), auth="me:secret")
-    with TestClient(app) as client:
+def client(start_app, onnx_model) -> Iterator[httpx.Client]:
+    address = start_app("--model", str(onnx_model), "--auth", "me:secret")
+    with httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
 
@@ -168,7 +168,7 @@ class TestDoor:
         return {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
 
     def test_nobody_enters_without_the_password(self, client, known):
-        for path in ("/", "/config", "/gradio_api/info", "/frame?who=a&model=model"):
+        for path in ("/", "/config", "/gradio_api/info", "/frame?who=a&model=model.onnx"):
             assert client.get(path).status_code == 401, path
             wrong = {"Authorization": "Basic " + base64.b64encode(b"me:guess").decode()}
             assert client.get(path, headers=wrong).status_code == 401, path
@@ -181,17 +181,17 @@ class TestDoor:
 
     def test_a_frame_comes_back_as_faces(self, client, known, photo):
         jpeg = cv2.imencode(".jpg", photo)[1].tobytes()
-        answer = client.post("/frame?who=a&model=model", content=jpeg, headers=known).json()
+        answer = client.post("/frame?who=a&model=model.onnx", content=jpeg, headers=known).json()
         assert len(answer["faces"]) == 1
         assert answer["faces"][0]["emotion"] in answer["faces"][0]["probabilities"]
 
     @pytest.mark.parametrize(
         ("query", "body", "status"),
         [
-            ("who=a&model=other", b"x", 422),
-            ("who=a&model=model", b"no picture", 422),
-            ("model=model", b"x", 422),
-            ("who=a&model=model", b"x" * 4_000_001, 413),
+            ("who=a&model=other.onnx", b"x", 422),
+            ("who=a&model=model.onnx", b"no picture", 422),
+            ("model=model.onnx", b"x", 422),
+            ("who=a&model=model.onnx", b"x" * 4_000_001, 413),
         ],
         ids=["model", "picture", "nobody", "large"],
     )
@@ -204,6 +204,11 @@ class TestDoor:
 
 
 class TestCommand:
+    def test_models_of_one_name_are_told_apart_by_their_folders(self):
+        paths = ["a/model.onnx", "b/model.onnx", "c/best.ckpt", "a/model.onnx"]
+        assert list(_named(paths)) == ["a/model.onnx", "b/model.onnx", "best.ckpt"]
+        assert _named([]) == {"newest run": None}
+
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "fer_lightning.app", "--no-open", *options]
         return subprocess.run(line, capture_output=True, text=True, timeout=120)
