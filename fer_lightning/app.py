@@ -1,6 +1,7 @@
 """`fer-app`: photos, videos and the webcam in a browser, on this machine alone."""
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -81,7 +82,8 @@ def _serve(
         max_upload_bytes=max_upload_mb * 1_000_000,
     )
     address = f"http://{host}:{port}/"
-    print(f"The page is at {address} (Ctrl-C ends it)")
+    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is deleted then, too
     if opens:
         webbrowser.open(address)
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,17 +181,21 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, address):
     context.close()
 
 
-def test_uploads_are_gone_once_they_are_read(page, portrait):
-    def uploads() -> list[Path]:
-        folders = [Path(place) for place in Path("/tmp").glob("fer-app-*/uploads")]
-        return [path for folder in folders for path in folder.rglob("portrait.png")]
+def uploads(name: str) -> list[Path]:
+    """Uploaded files of a name that still lie on this machine."""
+    folders = [Path(place) for place in Path(tempfile.gettempdir()).glob("fer-app-*/uploads")]
+    return [path for folder in folders for path in folder.rglob(name)]
 
-    page.locator("#photos input[type=file]").set_input_files(portrait)
-    expect(page.locator("#photos")).to_contain_text("portrait")
+
+def test_uploads_are_gone_once_they_are_read(page, photo, tmp_path):
+    path = tmp_path / "secret.png"
+    cv2.imwrite(str(path), photo)
+    page.locator("#photos input[type=file]").set_input_files(path)
+    expect(page.locator("#photos")).to_contain_text("secret")
     page.get_by_role("button", name="Find faces").click()
     expect(page.locator("#photos-words")).to_contain_text("1 photo, 1 face")
-    expect(page.locator("#photos")).not_to_contain_text("portrait")
-    assert uploads() == []
+    expect(page.locator("#photos")).not_to_contain_text("secret")
+    assert uploads("secret.png") == []
 
 
 def test_a_program_asks_as_the_page_does(address, portrait):
@@ -199,3 +204,4 @@ def test_a_program_asks_as_the_page_does(address, portrait):
     client = Client(address, verbose=False)
     words, *_ = client.predict([handle_file(str(portrait))], "first.onnx", "haar", 0.1, 0.3, False, api_name="/photos")
     assert words == "1 photo, 1 face"
+    assert uploads(portrait.name) == []

@@ -1,9 +1,12 @@
 """fer-app without its page: the same answers as fer-predict, at the door and in the service behind it."""
 
 import base64
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +115,12 @@ class TestService:
         assert tracks == [0, 0, 0]
         other = cv2.imencode(".jpg", np.roll(photo, 200, axis=1))[1].tobytes()
         assert service.frame(other, "a", SETTINGS)["faces"][0]["track"] == 1
+
+    def test_results_are_gone_after_an_hour(self, service, portrait):
+        first, second = (service.photos([portrait], SETTINGS).folder for _ in range(2))
+        os.utime(first, (0, 0))
+        third = service.photos([portrait], SETTINGS).folder
+        assert [folder.exists() for folder in (first, second, third)] == [False, True, True]
 
     def test_those_who_left_are_forgotten(self, service, photo, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.MOST_PEOPLE", 2)
@@ -234,3 +243,20 @@ class TestCommand:
             finished = self.run("--port", str(taken.getsockname()[1]))
         assert finished.returncode == 1
         assert "cannot be used (Address already in use): choose another --port" in finished.stderr
+
+    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+    def test_nothing_is_left_when_it_ends(self, onnx_model, tmp_path, ending):
+        line = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--model", str(onnx_model), "--port"]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            line.append(str(free.getsockname()[1]))
+        places = os.environ | {"TMPDIR": str(tmp_path)}
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=places, **restore) as process:
+            assert process.stdout.readline().startswith("The page is at http://127.0.0.1:")
+            assert len(list(tmp_path.glob("fer-app-*"))) == 1
+            time.sleep(1)
+            process.send_signal(ending)
+            process.wait(timeout=60)
+        assert list(tmp_path.glob("fer-app-*")) == []

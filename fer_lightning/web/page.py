@@ -13,13 +13,12 @@ import skimage
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from fer_lightning.web.service import Answer, Service, Settings, face_names
+from fer_lightning.web.service import HOUR, Answer, Service, Settings, face_names
 
 HERE = Path(__file__).parent
 # Eileen Collins, NASA, public domain; it comes with scikit-image.
 EXAMPLE = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SHOWN = ["source", "face", "emotion", "confidence", "status"]
-HOUR = 3600  # seconds, after which files that were shown are deleted
 PRIVACY = """
 Everything stays on this machine: photos, videos and the camera's pictures are read by the program that serves this
 page, nothing is sent anywhere else, and uploads are deleted once they are read. What was found is kept for an hour at
@@ -84,7 +83,11 @@ def _photos(service: Service, choices: list[Any]) -> None:
     outputs = [words, gallery, table, chosen, bars, faces, csv, pictures]
 
     def read(files: list[str] | None, *values: Any) -> tuple:
-        return _photos_shown(_answer(service.photos, [Path(file) for file in files or []], _settings(values)))
+        uploaded = [Path(file) for file in files or []]
+        try:
+            return _photos_shown(_answer(service.photos, uploaded, _settings(values)))
+        finally:
+            _delete(uploaded)
 
     def read_example(*values: Any) -> tuple:
         with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +95,7 @@ def _photos(service: Service, choices: list[Any]) -> None:
             return _photos_shown(_answer(service.photos, [copy], _settings(values)))
 
     find.click(read, [uploads, *choices], outputs, api_name="photos", concurrency_id="read").then(
-        _delete, [uploads], [uploads], api_visibility="private"
+        lambda: None, None, [uploads], api_visibility="private"
     )
     example.click(read_example, choices, outputs, api_visibility="private", concurrency_id="read")
     chosen.change(lambda name, found: found.get(name), [chosen, faces], [bars], api_visibility="private")
@@ -144,7 +147,7 @@ def _video(service: Service, choices: list[Any]) -> None:
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
         finally:
-            Path(file).unlink(missing_ok=True)
+            _delete([Path(file)])
 
     outputs = [words, shown, timeline, events, csv, events_csv]
     reading = start.click(read, [upload, *choices], outputs, api_name="video", concurrency_id="read")
@@ -195,15 +198,17 @@ def _compare(service: Service, choices: list[Any]) -> None:
         if file is None:
             raise gr.Error("Choose a photo first.", print_exception=False)
         pictures, rows, note = [], [], ""
-        for name in service.models:
-            answer = _answer(service.photos, [Path(file)], _settings([name, *values]))
-            pictures += [(str(path), name) for path in answer.files("pictures")]
-            rows += [
-                {"face": number + 1, "model": name, "emotion": face.emotion, "confidence": f"{face.confidence:.0%}"}
-                for number, (_, face) in enumerate(face_names(answer.predictions))
-            ]
-            note = _in_words(answer)
-        Path(file).unlink(missing_ok=True)
+        try:
+            for name in service.models:
+                answer = _answer(service.photos, [Path(file)], _settings([name, *values]))
+                pictures += [(str(path), name) for path in answer.files("pictures")]
+                rows += [
+                    {"face": number + 1, "model": name, "emotion": face.emotion, "confidence": f"{face.confidence:.0%}"}
+                    for number, (_, face) in enumerate(face_names(answer.predictions))
+                ]
+                note = _in_words(answer)
+        finally:
+            _delete([Path(file)])
         return note, pictures, pd.DataFrame(rows).sort_values("face") if rows else None
 
     start.click(read, [upload, *choices], [words, gallery, table], api_name="compare", concurrency_id="read").then(
@@ -238,9 +243,9 @@ def _answer(read: Any, *arguments: Any) -> Answer:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def _delete(files: list[str] | None) -> None:
-    for file in files or []:
-        Path(file).unlink(missing_ok=True)
+def _delete(uploaded: list[Path]) -> None:
+    for path in uploaded:
+        path.unlink(missing_ok=True)
 
 
 def _in_words(answer: Answer) -> str:

@@ -23,6 +23,7 @@ from fer_lightning.inference.tracking import Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
 
 MOST_PEOPLE = 64  # who use a camera at once; the one who was quiet for longest is forgotten
+HOUR = 3600  # seconds, after which results are deleted
 ESTIMATE_AFTER = 25  # frames of a video, after which its time is foretold
 
 
@@ -155,14 +156,17 @@ class Service:
             prediction = tracker.follow(prediction)
         return {"faces": [_plain(face) for face in prediction.faces], "ms": 1000 * (time.perf_counter() - start)}
 
-    def forget(self, answer: Answer) -> None:
-        """Delete an answer's files."""
-        shutil.rmtree(answer.folder, ignore_errors=True)
+    def _forget(self) -> None:
+        """Delete the results that are older than an hour."""
+        for folder in self.folder.glob("*"):
+            if folder.stat().st_mtime < time.time() - HOUR:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _results(
         self, predictor: Predictor, settings: Settings, *, pictures: bool = False, videos: bool = False
     ) -> Results:
         with self._lock:
+            self._forget()
             self._number += 1
             folder = self.folder / f"{self._number:06d}"
         names = predictor.card.class_names
