@@ -108,25 +108,55 @@ def test_nothing_chosen_is_told_in_words(page):
     expect(page.get_by_text("choose one photo or several first")).to_be_visible()
 
 
-def test_a_video_from_upload_to_playing_it(page, photo, tmp_path):
-    path = tmp_path / "film.mp4"
+def film(path: Path, photo: np.ndarray, frames: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, (512, 512))
-    for number in range(40):
-        writer.write(np.roll(photo, number // 4, axis=1))
+    for number in range(frames):
+        writer.write(np.roll(photo, number // 4 % 40, axis=1))
     writer.release()
+    return path
+
+
+def read_video(page: Page, path: Path) -> None:
     open_tab(page, "Video")
     page.locator("#video input[type=file]").set_input_files(path)
-    expect(page.locator("#video")).to_contain_text("film")
+    expect(page.locator("#video")).to_contain_text(path.stem)
     page.get_by_role("button", name="Read video").click()
+
+
+def test_a_video_from_upload_to_playing_it(page, photo, tmp_path):
+    read_video(page, film(tmp_path / "film.mp4", photo, 40))
     expect(page.locator("#video-words")).to_contain_text("40 frames, 40 faces")
-    video = page.locator("video[src], video source[src]").first
-    expect(video).to_be_attached()
     seconds = "() => [...document.querySelectorAll('video')].map((video) => video.duration).find((s) => s > 0)"
     page.wait_for_function(seconds)
     assert page.evaluate(seconds) == pytest.approx(2, abs=0.2)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download table (csv)").locator("visible=true").click()
     assert len(pd.read_csv(download.value.path())) == 40
+
+
+def test_a_long_video_tells_its_time_and_can_be_cancelled(page, photo, tmp_path):
+    read_video(page, film(tmp_path / "long.mp4", photo, 1500))
+    expect(page.locator("#video-words")).to_contain_text(re.compile(r"of 1,500 frames read; about .* s left"))
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#video-words")).to_contain_text("Cancelled")
+    for _ in range(60):
+        if not uploads("long.mp4"):
+            break
+        time.sleep(0.5)
+    assert uploads("long.mp4") == []
+
+
+def test_a_window_that_is_closed_midway_leaves_the_page_to_others(browser, address, page, photo, tmp_path):
+    path = film(tmp_path / "long.mp4", photo, 1500)
+    for _ in range(2):  # as many as are read at once
+        other = browser.new_page()
+        other.set_default_timeout(SLOW)
+        other.goto(address)
+        read_video(other, path)
+        expect(other.locator("#video-words")).to_contain_text("frames read")
+        other.close()
+    page.get_by_role("button", name="Try an example").click()
+    expect(page.locator("#photos-words")).to_contain_text("1 photo, 1 face")
 
 
 def test_the_webcam_shows_faces_as_they_come(page):

@@ -166,7 +166,7 @@ def test_a_video_writer_that_was_given_nothing_closes(tmp_path):
 
 @pytest.fixture(scope="module")
 def client(start_app, onnx_model) -> Iterator[httpx.Client]:
-    address = start_app("--model", str(onnx_model), "--auth", "me:secret")
+    address = start_app("--model", str(onnx_model), "--auth", "me:secret", "--max-upload-mb", "1")
     with httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
@@ -206,6 +206,11 @@ class TestDoor:
     )
     def test_a_bad_frame_is_refused(self, client, known, query, body, status):
         assert client.post(f"/frame?{query}", content=body, headers=known).status_code == status
+
+    def test_a_file_that_is_too_large_is_refused(self, client, known):
+        small, large = ({"files": ("photo.png", b"x" * size)} for size in (900_000, 1_100_000))
+        assert client.post("/gradio_api/upload", files=small, headers=known).status_code == 200
+        assert client.post("/gradio_api/upload", files=large, headers=known).status_code == 413
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ"])
     def test_files_of_the_machine_are_not_served(self, client, known, path):
