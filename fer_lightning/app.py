@@ -19,7 +19,7 @@ LOCAL = "127.0.0.1"
 def main(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model file or a run's folder; several are compared. Default: the newest finished run."),
+        typer.Option(help="A model file or a run's folder; several are compared. Default: the package's own."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs --auth.")] = LOCAL,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 7860,
@@ -92,7 +92,7 @@ def _serve(
 def _named(models: list[str]) -> dict[str, Path | None]:
     """What the page calls them: their files' names, with the folder before those that are the same."""
     if not models:
-        return {"newest run": None}
+        return {"bundled": None}
     paths = [Path(model) for model in dict.fromkeys(models)]
     names = [path.name for path in paths]
     return {path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}": path for path in paths}

@@ -52,6 +52,7 @@ from fer_lightning.evaluation.trials import (
 )
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.backends import load_backend
+from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
 from fer_lightning.result import write_result
@@ -180,6 +181,8 @@ def _check_settings(cfg: DictConfig) -> None:
 def _name(path: Path) -> str:
     """A run's folder's name stands for its best checkpoint."""
     path = path.resolve()
+    if path.parent == WEIGHTS:
+        return path.stem
     if path.parent.name != "checkpoints":
         return f"{path.parent.name} {path.name}"
     return path.parent.parent.name + ("" if path.stem == "best" else f" {path.stem}")

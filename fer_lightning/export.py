@@ -139,7 +139,21 @@ def to_onnx(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
         )
-    return program.model_proto
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The exporter writes into each node which lines of which files made it: paths of this machine, which stay here."""
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for function in model.functions:
+        del function.metadata_props[:]
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    return model
 
 
 def _quantised(model: onnx.ModelProto, faces: Faces) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fer_lightning.checkpoint import read_weights
 from fer_lightning.errors import InputError
+from fer_lightning.inference.bundled import bundled
 from fer_lightning.models.backbones import imagenet_weights
 
 MOST_NAMED = 4  # layers in an error
@@ -21,7 +22,7 @@ def load_initial_weights(net: nn.Module, name: str, source: str | Path, *, skip:
     Args:
         net: To be trained.
         name: Of the network, as `create_model` knows it.
-        source: `imagenet`, or a checkpoint of a run, or a file of weights.
+        source: `imagenet`, `bundled`, or a checkpoint of a run, or a file of weights.
         skip: Layers or parameters that stay as they are, whatever the source holds.
 
     Returns:
@@ -30,7 +31,7 @@ def load_initial_weights(net: nn.Module, name: str, source: str | Path, *, skip:
     Raises:
         InputError: The source cannot be read or had, or does not fit the network in what is not skipped.
     """
-    found, ours = (imagenet_weights(name), False) if str(source) == "imagenet" else read_weights(source)
+    found, ours = _weights_of(name, source)
     weights = _with_channels_of(net, found, red_first=not ours)
     own = net.state_dict()
     left = (classes_layer(net), *skip)
@@ -50,6 +51,13 @@ def load_initial_weights(net: nn.Module, name: str, source: str | Path, *, skip:
 def classes_layer(net: nn.Module) -> str:
     """The name of the dense layer that gives the logits: a network's last."""
     return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _weights_of(name: str, source: str | Path) -> tuple[dict[str, Tensor], bool]:
+    """By name, and whether a network of ours learnt them."""
+    if str(source) == "imagenet":
+        return imagenet_weights(name), False
+    return read_weights(bundled(".ckpt") if str(source) == "bundled" else source)
 
 
 def _is_part_of(key: str, layers: Sequence[str]) -> bool:

@@ -47,7 +47,7 @@ class ExpressionClassifier(L.LightningModule):
             tensor cores prefer.
         optimizer: Called with the parameters; needed to train.
         scheduler: Called with the optimizer and the number of steps; a function of `optim.py`, or None.
-        init_from: Where `load_initial_weights` copies weights from: `imagenet`, a run's checkpoint, a file of weights.
+        init_from: Where `load_initial_weights` copies weights from: `imagenet`, `bundled`, a checkpoint or a file.
         init_skip: Layers that it leaves as they start.
     """
 

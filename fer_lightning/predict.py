@@ -107,7 +107,7 @@ def main(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="An ONNX model file, a .ckpt, or a run's folder. Default: the newest finished run."),
+        typer.Option(help="An ONNX model file, a .ckpt, a run's folder, or newest. Default: the package's own."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: outputs/predictions/<date>_<time>.")

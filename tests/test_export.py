@@ -1,12 +1,14 @@
 """From a checkpoint to a model file that says of itself how to use it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+import fer_lightning
 from fer_lightning import export as export_module
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
@@ -132,3 +134,9 @@ class TestForeignModels:
 def test_a_card_travels_as_text():
     card = ModelCard(class_names=("a", "b"), preprocess=Preprocess(size=64), temperature=1.5, metrics={"val/acc": 0.5})
     assert ModelCard.from_json(card.to_json(), "file") == card
+
+
+def test_a_model_file_names_no_place_of_the_machine_that_wrote_it(onnx_model):
+    content = onnx_model.read_bytes()
+    for place in (str(Path(fer_lightning.__file__).parents[1]), str(Path(torch.__file__).parent), str(Path.home())):
+        assert place.encode() not in content

@@ -8,6 +8,7 @@ from torch.nn import Module
 
 from fer_lightning.checkpoint import read_weights
 from fer_lightning.errors import InputError
+from fer_lightning.inference.bundled import bundled
 from fer_lightning.initial_weights import classes_layer, load_initial_weights
 from fer_lightning.models import NAMES, create_model
 
@@ -60,6 +61,14 @@ def test_a_runs_checkpoint_serves(finished_run):
     weights, from_a_run = read_weights(finished_run / "checkpoints" / "best.ckpt")
     assert from_a_run
     torch.testing.assert_close(ours.state_dict()["features.0.weight"], weights["features.0.weight"])
+
+
+def test_the_packages_own_model_serves():
+    net = create_model("cnn4", num_classes=3)
+    new = load_initial_weights(net, "cnn4", "bundled")
+    trained = torch.load(bundled(".ckpt"), weights_only=True)["state_dict"]
+    torch.testing.assert_close(net.features[0].weight, trained["net.features.0.weight"].float())
+    assert all(name.startswith("head.") for name in new)
 
 
 def test_weights_that_do_not_fit_are_named_with_the_way_to_leave_them(write_weights):

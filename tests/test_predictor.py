@@ -11,6 +11,7 @@ from fer_lightning import Predictor
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
 from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.bundled import NAME, SHA256, bundled
 from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
 
@@ -148,13 +149,41 @@ def test_an_array_that_is_no_picture_is_refused(predictor, image):
         predictor.predict(image)
 
 
-def test_without_a_model_the_newest_finished_run_is_taken(finished_run, tmp_path, monkeypatch):
+def test_the_newest_finished_run_is_found_by_that_word(finished_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="there is no model: none comes with the package yet, .*make demo"):
-        Predictor()
+    with pytest.raises(InputError, match="holds no finished run: train one .*make demo"):
+        Predictor("newest")
     (tmp_path / "outputs/runs").mkdir(parents=True)
     (tmp_path / "outputs/runs/mine").symlink_to(finished_run)
-    assert Predictor().model_path.parent.resolve() in (finished_run, finished_run / "checkpoints")
+    assert Predictor("newest").model_path.parent.resolve() in (finished_run, finished_run / "checkpoints")
+
+
+def test_without_a_model_the_packages_own_reads_a_real_face(photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predictor = Predictor()
+    [face] = predictor.predict(photo)
+    assert face.emotion == "happy"
+    assert face.confidence > 0.6
+    assert predictor.card.training["dataset"] == "fer2013"
+    assert predictor.card.temperature != 1.0
+
+
+class TestBundled:
+    def test_both_of_its_files_are_small_and_one_network(self, photo):
+        assert sum(bundled(suffix).stat().st_size for suffix in SHA256) < 12_000_000
+        assert bundled().stat().st_size < 10_000_000
+        faces = [Predictor(bundled(suffix), device="cpu").predict(photo)[0] for suffix in SHA256]
+        assert faces[0].probabilities == pytest.approx(faces[1].probabilities, abs=0.02)
+
+    def test_a_changed_file_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("fer_lightning.inference.bundled.WEIGHTS", tmp_path)
+        with pytest.raises(InputError, match=r"onnx is missing: install the package again"):
+            Predictor()
+        (tmp_path / f"{NAME}.onnx").write_bytes(b"something else")
+        with pytest.raises(
+            InputError, match=r"onnx is damaged or was changed \(its sha256 begins with [0-9a-f]{12}, not"
+        ):
+            Predictor()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

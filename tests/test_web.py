@@ -221,7 +221,7 @@ class TestCommand:
     def test_models_of_one_name_are_told_apart_by_their_folders(self):
         paths = ["a/model.onnx", "b/model.onnx", "c/best.ckpt", "a/model.onnx"]
         assert list(_named(paths)) == ["a/model.onnx", "b/model.onnx", "best.ckpt"]
-        assert _named([]) == {"newest run": None}
+        assert _named([]) == {"bundled": None}
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "fer_lightning.app", "--no-open", *options]

@@ -1,24 +1,29 @@
-"""Which model to use, where none or only a folder is named."""
+"""Which model to use, where none, a word or only a folder is named."""
 
 from pathlib import Path
 
 from fer_lightning.errors import InputError
+from fer_lightning.inference.bundled import bundled
 
 RUNS = Path("outputs/runs")
 
 
 def find_model(model: str | Path | None) -> Path:
-    """A model file as it is; of a run's folder its best checkpoint; of nothing that of the newest finished run.
+    """A model file as it is; of a run's folder its best checkpoint; `newest` is that of the newest finished run.
+
+    Nothing, or `bundled`, is the one that comes with the package.
 
     Raises:
         InputError: There is none.
     """
-    if model is None:
+    if model is None or str(model) == "bundled":
+        return bundled()
+    if str(model) == "newest":
         finished = [path for path in RUNS.glob("*/result.json") if _models_in(path.parent)]
         if not finished:
             raise InputError(
-                f"there is no model: none comes with the package yet, and {RUNS.absolute()} holds no finished run; "
-                "train one (make demo, or python -m fer_lightning.train), or name a file with --model"
+                f"{RUNS.absolute()} holds no finished run: train one (make demo, or python -m fer_lightning.train), or "
+                "leave newest away for the model that comes with the package"
             )
         return find_model(max(finished, key=lambda path: path.stat().st_mtime).parent)
     path = Path(model)

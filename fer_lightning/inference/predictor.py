@@ -75,7 +75,7 @@ class Predictor:
     [Face(box=Box(x=219.0, ...), probabilities={'angry': 0.01, ...}, ...)]
 
     Args:
-        model: An ONNX model file, a checkpoint, or a run's folder; None takes the newest finished run.
+        model: An ONNX model file, a checkpoint, or a run's folder; None takes the one that comes with the package.
         detector: `haar`, `mtcnn`, `none` (each picture is a face crop), or one of your own.
         min_face: Smallest face looked for, in pixels or as a fraction of the picture's shorter side.
         max_side: Longest side of the picture that is searched, in pixels; larger ones are reduced.

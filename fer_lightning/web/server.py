@@ -31,7 +31,7 @@ def create_app(
     """Build the page as an application that a server can run.
 
     Args:
-        models: Name on the page -> model; None takes the newest finished run.
+        models: Name on the page -> model; None takes the package's own.
         folder: Where results are written; the caller deletes it.
         auth: NAME:PASSWORD, asked for at the door; None lets everybody in.
         max_upload_bytes: Of a file.

@@ -76,7 +76,7 @@ class Service:
     """Answers for one page, whoever has it open.
 
     Args:
-        models: Name on the page -> model file, checkpoint or run; None takes the newest finished run.
+        models: Name on the page -> model file, checkpoint or run; None takes the package's own.
         folder: Where results are written; the caller deletes it.
         device: Of the networks.
 
