@@ -70,6 +70,10 @@ def test_an_onnx_file_measures_as_its_checkpoint(run, finished_run, onnx_model, 
     of_checkpoint = run(*SYNTHETIC, model=finished_run / "checkpoints" / "best.ckpt")
     (tmp_path / "evaluation").rename(tmp_path / "first")
     of_onnx = run(*SYNTHETIC, model=onnx_model)
+    cost = [
+        json.loads((tmp_path / name / "report" / "report.json").read_text())["cost"] for name in ("first", "evaluation")
+    ]
+    assert cost[0]["parameters"] == cost[1]["parameters"] == 2_489_095
     assert of_onnx["metrics"] == pytest.approx(of_checkpoint["metrics"], abs=1e-4)
 
 

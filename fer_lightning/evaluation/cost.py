@@ -23,8 +23,9 @@ def size_of(path: Path) -> dict[str, Any]:
     if path.suffix == ".onnx":
         import onnx
 
-        weights = onnx.load(path).graph.initializer
-        return facts | {"parameters": int(sum(np.prod(weight.dims, dtype=int) for weight in weights if weight.dims))}
+        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # whole numbers are shapes, not weights
+        weights = [weight for weight in onnx.load(path).graph.initializer if weight.data_type in kinds]
+        return facts | {"parameters": int(sum(np.prod(weight.dims, dtype=int) for weight in weights))}
     checkpoint = load_checkpoint(path)
     preprocess = checkpoint["hyper_parameters"]["preprocess"]
     net = net_of(checkpoint, str(path))
