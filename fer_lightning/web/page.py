@@ -127,8 +127,10 @@ def _video(service: Service, choices: list[Any]) -> None:
         cancel = gr.Button("Cancel", variant="stop")
     words = gr.Markdown(elem_id="video-words")
     with gr.Row(equal_height=False):
-        shown = gr.Video(label="With faces marked", interactive=False)
-        timeline = gr.Image(label="Emotions over time", type="filepath", interactive=False)
+        shown = gr.Video(label="With faces marked", interactive=False, buttons=["download"])
+        timeline = gr.Image(
+            label="Emotions over time", type="filepath", interactive=False, buttons=["download", "fullscreen"]
+        )
     events = gr.Dataframe(label="Events", interactive=False)
     with gr.Row():
         csv = gr.DownloadButton("Download table (csv)", interactive=False)
