@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+import fer_lightning
 from fer_lightning.config import CONF_DIR, TrainConfig, check_keys, compose_config, explain, instantiate, run_folder
 from fer_lightning.errors import InputError
 
@@ -139,11 +140,14 @@ def test_the_monitored_metric_says_which_way_is_better(metric, mode):
     assert (cfg.monitor.mode, cfg.callbacks.best_checkpoint.mode) == (mode, mode)
 
 
-def test_a_wheel_carries_conf(tmp_path):
+def test_a_wheel_carries_conf_the_trained_model_and_the_page(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=CONF_DIR.parent, capture_output=True, check=True)
     [wheel] = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
+    package = Path(fer_lightning.__file__).parent
+    carried = [path for folder in ("weights", "web") for path in (package / folder).glob("*.*")]
+    assert {str(path.relative_to(package.parent)) for path in carried if path.suffix != ".pyc"} <= inside
     missing = {f"fer_lightning/conf/{path.relative_to(CONF_DIR)}" for path in CONF_DIR.rglob("*.yaml")} - inside
     assert missing == set()
     assert not [name for name in inside if name.startswith(("tests/", "data/", "outputs/"))]
