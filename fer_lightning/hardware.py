@@ -21,15 +21,19 @@ def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
         requested: `auto`, or a precision of Lightning's, which is returned as it is.
         accelerator: Of the trainer: `auto`, `cpu`, `gpu` or `cuda`.
     """
+    on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else "this processor"
+    native = torch.cuda.get_device_capability() >= (8, 0) if on_gpu else _cpu_has_bfloat16()
     if requested != "auto":
-        return requested, "as configured"
-    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-        if torch.cuda.get_device_capability() >= (8, 0):
-            return "bf16-mixed", f"{torch.cuda.get_device_name()} multiplies bfloat16 natively"
-        return "32-true", f"{torch.cuda.get_device_name()} has no native bfloat16"
-    if accelerator in ("cpu", "auto") and _cpu_has_bfloat16():
-        return "bf16-mixed", "this processor multiplies bfloat16 natively"
-    return "32-true", "no native bfloat16 was found"
+        emulated = requested.startswith("bf16") and not native
+        return requested, "as configured" + (
+            f", though {device} has no native bfloat16: it is emulated, and slower than trainer.precision=32-true"
+            if emulated
+            else ""
+        )
+    if native and (on_gpu or accelerator in ("cpu", "auto")):
+        return "bf16-mixed", f"{device} multiplies bfloat16 natively"
+    return "32-true", f"{device} has no native bfloat16"
 
 
 def keep_freed_memory() -> None:

@@ -39,6 +39,14 @@ def test_a_precision_that_is_asked_for_is_kept():
     assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as configured")
 
 
+@pytest.mark.parametrize(("flags", "told"), [("avx512_bf16", False), ("avx2", True)])
+def test_bfloat16_on_a_processor_that_emulates_it_is_used_and_told_of(monkeypatch, flags, told):
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda field: flags)
+    precision, reason = choose_precision("bf16-mixed", "cpu")
+    assert precision == "bf16-mixed"
+    assert ("it is emulated, and slower than trainer.precision=32-true" in reason) == told
+
+
 def test_the_hardware_is_described_in_plain_data():
     described = describe_hardware()
     assert described["cores"] >= 1
