@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fer_lightning.app import _named
 from fer_lightning.errors import InputError
@@ -116,6 +117,11 @@ class TestService:
         other = cv2.imencode(".jpg", np.roll(photo, 200, axis=1))[1].tobytes()
         assert service.frame(other, "a", SETTINGS)["faces"][0]["track"] == 1
 
+    def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(self, service, photo, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        with pytest.raises(InputError, match="the frame has more than 1,000 pixels"):
+            service.frame(cv2.imencode(".jpg", photo)[1].tobytes(), "a", SETTINGS)
+
     def test_results_are_gone_after_an_hour(self, service, portrait):
         first, second = (service.photos([portrait], SETTINGS).folder for _ in range(2))
         os.utime(first, (0, 0))
@@ -135,7 +141,8 @@ class TestService:
             (lambda service, path: service.photos([], SETTINGS), "choose one photo or several first"),
             (lambda service, path: service.photos([path], Settings(model="x")), "there is no model 'x' here: there is"),
             (lambda service, path: list(service.video(path, SETTINGS)), r"portrait\.png is no video: the first tab"),
-            (lambda service, path: service.frame(b"nothing", "a", SETTINGS), "that is no picture"),
+            (lambda service, path: service.frame(b"nothing", "a", SETTINGS), r"the frame \(7 bytes\) does not decode"),
+            (lambda service, path: service.frame(b"", "a", SETTINGS), r"the frame \(0 bytes\) does not decode"),
         ],
     )
     def test_a_mistake_is_told(self, service, portrait, call, message):
@@ -206,6 +213,10 @@ class TestDoor:
     )
     def test_a_bad_frame_is_refused(self, client, known, query, body, status):
         assert client.post(f"/frame?{query}", content=body, headers=known).status_code == status
+
+    def test_a_frame_without_end_is_refused(self, client, known):
+        endless = (b"x" * 1_000_000 for _ in range(6))  # and without a length
+        assert client.post("/frame?who=a&model=model.onnx", content=endless, headers=known).status_code == 413
 
     def test_a_file_that_is_too_large_is_refused(self, client, known):
         small, large = ({"files": ("photo.png", b"x" * size)} for size in (900_000, 1_100_000))

@@ -52,11 +52,14 @@ def create_app(
     async def frame(
         request: Request, who: str, model: str, detector: str = "haar", min_face: float = 0.1, smooth_s: float = 0.3
     ) -> dict:
-        if int(request.headers.get("content-length", 0)) > LARGEST_FRAME:
-            raise HTTPException(413, f"a frame may have {LARGEST_FRAME:,} bytes")
+        jpeg = bytearray()
+        async for chunk in request.stream():  # whatever length the request claims
+            jpeg += chunk
+            if len(jpeg) > LARGEST_FRAME:
+                raise HTTPException(413, f"a frame may have {LARGEST_FRAME:,} bytes")
         settings = Settings(model=model, detector=detector, min_face=min_face, smooth_s=smooth_s)
         try:
-            return await run_in_threadpool(service.frame, await request.body(), who, settings)
+            return await run_in_threadpool(service.frame, bytes(jpeg), who, settings)
         except InputError as error:
             raise HTTPException(422, str(error)) from None
 

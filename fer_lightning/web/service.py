@@ -10,10 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError, decode_picture
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
 from fer_lightning.inference.reading import one_by_one
 from fer_lightning.inference.results import Results
@@ -140,9 +138,10 @@ class Service:
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
         """The faces of a camera's frame, with people numbered and smoothed as long as `who` keeps sending."""
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise InputError("that is no picture")
+        try:
+            image = decode_picture(jpeg, "the frame").image
+        except BadImageError as error:
+            raise InputError(str(error)) from None
         start = time.perf_counter()
         predictor = self.predictor(settings)
         frame = Frame(source=who, time_s=time.monotonic(), image=image)
