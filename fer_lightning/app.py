@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 
 LOCAL = "127.0.0.1"
@@ -100,9 +101,7 @@ def _named(models: list[str]) -> dict[str, Path | None]:
 
 def run() -> None:
     """The command's entry."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main)
 
 
 if __name__ == "__main__":

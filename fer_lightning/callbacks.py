@@ -164,9 +164,9 @@ class TensorBoardPictures(Callback):
             dataset = trainer.datamodule.dataset("train", augmented=True)
             # Datasets come class after class: spread over all of it, the faces show every one.
             chosen = np.linspace(0, len(dataset) - 1, min(self.faces, len(dataset))).astype(int)
-            draws = [(trainer.current_epoch, i) for i in chosen.tolist()]
+            faces = trainer.datamodule.augmented_faces(chosen.tolist(), epoch=trainer.current_epoch)
             captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[chosen]]]
-            figure = faces_figure(dataset.pictures(draws), captions, "Training faces as augmented")
+            figure = faces_figure(faces, captions, "Training faces as augmented")
             _add(writer, "faces/train_augmented", figure, trainer)
             _add_graph(writer, pl_module)
 

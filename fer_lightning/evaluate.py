@@ -136,8 +136,10 @@ def _evaluate_one(
     datamodule.groups_of(images_of(origin.split, datamodule))
     if cfg.audit is not None and origin.split in ("val", "test"):
         read_audit(cfg.audit, datamodule, origin.split)
-    measured = Measurement.of(name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
-    for text in _about_classes(measured):
+    measured = Measurement.of(path, name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
+    if others := _other_classes(measured):
+        log.warning("classes in common: %s", ", ".join(measured.classes.names))
+    for text in others:
         log.warning(text)
     temperature, note = fitted_temperature(measured)
     if cfg.evaluate.calibrate:
@@ -161,7 +163,7 @@ def _evaluate_one(
         cost_section(path),
         learning_section(run.parent if run.name == "checkpoints" else run),
     ]
-    _write(cfg, folder, facts | {"path": path}, measured, scores, [part for part in parts if part is not None])
+    _write(cfg, folder, facts, measured, scores, [part for part in parts if part is not None])
     return measured, scores
 
 
@@ -188,8 +190,8 @@ def _name(path: Path) -> str:
     return path.parent.parent.name + ("" if path.stem == "best" else f" {path.stem}")
 
 
-def _about_classes(measured: Measurement) -> list[str]:
-    """Which classes are asked for, and which are not, where model and dataset differ."""
+def _other_classes(measured: Measurement) -> list[str]:
+    """Classes of the model or of the dataset that are not asked for."""
     names, others = measured.classes.names, []
     if more := [name for name in measured.backend.card.class_names if name not in names]:
         others.append(f"the model also knows {', '.join(more)}, which the dataset does not: it is not asked for them")
@@ -197,7 +199,7 @@ def _about_classes(measured: Measurement) -> list[str]:
         known = set(measured.classes.theirs)
         unknown = [name for k, name in enumerate(measured.datamodule.class_names) if k not in known]
         others.append(f"left out: {measured.left_out:,} images of {', '.join(unknown)}, which the model does not know")
-    return [f"classes in common: {', '.join(names)}", *others] if others else []
+    return others
 
 
 def _write(
@@ -209,13 +211,13 @@ def _write(
     sections: Sequence[Section],
 ) -> None:
     """Tables and report, then `result.json`; print what a person wants to know."""
-    stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(facts.pop("path"))
+    stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
     data, per_class = measured.datamodule.fingerprint(), per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
     introduction = [
         f"{len(measured.indices):,} images of {', '.join(names)}. {measured.provenance.note}",
         f"Trained on {training_in_words(card.training)}",
-        *_about_classes(measured)[1:],
+        *_other_classes(measured),
     ]
     described = {
         "model": path,

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from fer_lightning.atomic import replacing
 from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.command import run_command
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.inference.backends import OnnxBackend
@@ -214,9 +215,7 @@ def _print(checkpoint: Path, candidate: Path, precision: str, parity: Parity, la
 
 def run() -> None:
     """The command's entry."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.inference.pictures import drawn
 from fer_lightning.inference.predictor import Prediction, Predictor
@@ -322,9 +323,7 @@ def _fail(error: Exception) -> None:
 
 def run() -> None:
     """The command's entry."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_lightning.atomic import replacing
+from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.entries import Entry, entries, table, with_p_values
 from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_figure, kernel_figure, transfer_figure
@@ -124,9 +125,7 @@ def _print(made: list[Entry], metric: str, unreadable: dict[Path, str], folder: 
 
 def run() -> None:
     """The command's entry."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main)
 
 
 if __name__ == "__main__":

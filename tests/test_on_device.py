@@ -89,6 +89,14 @@ class TestTraining:
         plain = datamodule.dataset("train").__getitems__([(0, i) for i in range(8)])
         torch.testing.assert_close(ready.images, plain.images, atol=1e-6, rtol=0)
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pictures_of_training_show_what_is_trained_on(self, make, channels):
+        datamodule = make("augmentation=batch", f"preprocess.channels={channels}")
+        plain = datamodule.dataset("train").pictures([(0, i) for i in range(20)])
+        seen = datamodule.augmented_faces(range(20), epoch=0)
+        assert (seen.shape, seen.dtype) == (plain.shape, np.uint8)
+        assert (seen != plain).any(axis=tuple(range(1, seen.ndim))).sum() > 15
+
     def test_validation_is_not_augmented(self, make):
         datamodule = make("augmentation=batch")
         batch = next(iter(datamodule.val_dataloader()))

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -314,6 +314,15 @@ class FaceDataModule(L.LightningDataModule):
             as_bytes=on_device,
             seed=self.seed,
         )
+
+    def augmented_faces(self, positions: Sequence[int], *, epoch: int) -> np.ndarray:
+        """Training images as an epoch may show them: uint8 (N, S, S) or (N, S, S, 3)."""
+        dataset = self.dataset("train", augmented=True)
+        pictures = dataset.pictures([(epoch, position) for position in positions])
+        if not dataset.as_bytes:
+            return pictures
+        planes = self.augmentation(torch.from_numpy(self.preprocess.planes(pictures)).float() / 255)
+        return (255 * planes.permute(0, 2, 3, 1)).byte().squeeze(-1).numpy()
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
         """Augment and scale a batch of bytes on the training device."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from rich.progress import track
@@ -56,7 +57,8 @@ class Measurement:
     """What a model says to the images of a split whose classes it knows.
 
     Attributes:
-        model: Its file's name, as reports call it.
+        path: Of the model's file.
+        model: What reports call it.
         backend: The model.
         datamodule: Where the images come from, prepared as the model wants them.
         provenance: What the images have to do with the model's training.
@@ -69,6 +71,7 @@ class Measurement:
         seed: Of its draws.
     """
 
+    path: Path
     model: str
     backend: Backend
     datamodule: FaceDataModule
@@ -84,6 +87,7 @@ class Measurement:
     @classmethod
     def of(
         cls,
+        path: Path,
         model: str,
         backend: Backend,
         datamodule: FaceDataModule,
@@ -99,6 +103,7 @@ class Measurement:
         if not len(kept):
             raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, which the model knows")
         return cls(
+            path=path,
             model=model,
             backend=backend,
             datamodule=datamodule,

@@ -15,11 +15,21 @@ BINS = 15  # of confidence, for the calibration error
 BLOCK = 100  # resamples at a time, which bounds the memory
 LEAST = np.finfo(np.float64).eps  # a probability is taken for at least so much in the log loss, as scikit-learn does
 
-
-OVERALL = (
-    *("acc", "balanced_acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "kappa", "top2_acc"),
-    *("auroc_macro", "auprc_macro", "log_loss", "brier", "ece"),
-)
+OVERALL = {  # and what each says
+    "acc": "accuracy: the most probable class is right",
+    "balanced_acc": "balanced accuracy: mean recall of the classes that are there",
+    "f1_macro": "F1, mean over classes",
+    "f1_weighted": "F1, mean over images' classes",
+    "precision_macro": "precision, mean over classes",
+    "recall_macro": "recall (sensitivity), mean over classes",
+    "kappa": "Cohen's kappa: agreement beyond chance",
+    "top2_acc": "the right class is among the two most probable",
+    "auroc_macro": "area under the ROC curve, one against the rest, mean over classes",
+    "auprc_macro": "average precision, one against the rest, mean over classes",
+    "log_loss": "cross-entropy of the probabilities; lower is better",
+    "brier": "Brier score, summed over classes (0 to 2); lower is better",
+    "ece": "expected calibration error, 15 bins; lower is better",
+}
 OF_CLASS = ("precision", "recall", "specificity", "f1", "auroc", "auprc")
 
 
@@ -157,18 +167,12 @@ class _Answers:
             "specificity": _ratio(every - true - predicted + hits, every - true),
             "f1": _ratio(2 * hits, true + predicted),
         }
-        of_class |= dict(
-            zip(
-                ("auroc", "auprc"),
-                map(np.stack, zip(*(ranking.areas(weights) for ranking in self._rankings), strict=True), (-1, -1)),
-                strict=True,
-            )
-        )
+        areas = [ranking.areas(weights) for ranking in self._rankings]
+        of_class["auroc"], of_class["auprc"] = (np.stack(of_curve, axis=-1) for of_curve in zip(*areas, strict=True))
         means = {name: weights @ values / total for name, values in self._of_image.items()}
         chance = (true * predicted).sum(axis=1) / total**2
-        asked = np.where(
-            true + predicted > 0, 1.0, np.nan
-        )  # a class that is neither there nor predicted counts for none
+        # A class that is neither there nor predicted counts for none.
+        asked = np.where(true + predicted > 0, 1.0, np.nan)
         return {
             "acc": means.pop("acc"),
             "balanced_acc": _mean(of_class["recall"]),

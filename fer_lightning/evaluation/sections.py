@@ -20,7 +20,7 @@ from fer_lightning.evaluation.figures import (
 )
 from fer_lightning.evaluation.groups import FEW, gaps, scores_by_group
 from fer_lightning.evaluation.measurement import Measurement, logits_of
-from fer_lightning.evaluation.scores import Score, Scores, plain
+from fer_lightning.evaluation.scores import OVERALL, Score, Scores, plain
 from fer_lightning.evaluation.section import Section
 from fer_lightning.plots import (
     confusion_matrix_figure,
@@ -30,21 +30,6 @@ from fer_lightning.plots import (
     samples_figure,
 )
 
-MEANINGS = {
-    "acc": "accuracy: the most probable class is right",
-    "balanced_acc": "balanced accuracy: mean recall of the classes that are there",
-    "f1_macro": "F1, mean over classes",
-    "f1_weighted": "F1, mean over images' classes",
-    "precision_macro": "precision, mean over classes",
-    "recall_macro": "recall (sensitivity), mean over classes",
-    "kappa": "Cohen's kappa: agreement beyond chance",
-    "top2_acc": "the right class is among the two most probable",
-    "auroc_macro": "area under the ROC curve, one against the rest, mean over classes",
-    "auprc_macro": "average precision, one against the rest, mean over classes",
-    "log_loss": "cross-entropy of the probabilities; lower is better",
-    "brier": "Brier score, summed over classes (0 to 2); lower is better",
-    "ece": "expected calibration error, 15 bins; lower is better",
-}
 SHEET = 32  # faces on a contact sheet
 
 
@@ -67,7 +52,7 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
         facts["acc_all_classes"] = every
     rows = [
         {"score": name, **{f"by {what}": of[name] for what, of in columns.items()}, "meaning": meaning}
-        for name, meaning in MEANINGS.items()
+        for name, meaning in OVERALL.items()
     ]
     section = Section(
         key="scores", title="Scores", text=tuple(text), tables={"scores": pd.DataFrame(rows)}, facts=facts
