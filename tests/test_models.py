@@ -120,6 +120,14 @@ def test_the_initial_activations_keep_their_scale():
     assert 0.2 < features.std() < 5
 
 
+@pytest.mark.parametrize("name", ["emosense4", "emosense8", "emosense10"])
+def test_a_network_with_many_dropouts_starts_from_a_guess(name):
+    torch.manual_seed(0)
+    net = create_model(name, num_classes=7)
+    loss = torch.nn.functional.cross_entropy(net(torch.randn(16, 1, 48, 48)), torch.arange(16) % 7)
+    assert loss < 2.5  # ln 7 is 1.95; after He's weights emosense8 starts at 12
+
+
 def test_drop_path_passes_over_later_blocks_more_often_and_none_when_predicting():
     net = create_model("seresnet_s", num_classes=3, drop_path=0.4)
     assert [block.drop_path.p for block in net.blocks] == pytest.approx([0.1, 0.2, 0.3, 0.4])
