@@ -28,6 +28,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.card import model_card, training_in_words
 from fer_lightning.evaluation.comparison import comparison_sections
+from fer_lightning.evaluation.groups import groups_sections
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.provenance import images_of, provenance
@@ -38,11 +39,8 @@ from fer_lightning.evaluation.sections import (
     classes_section,
     faces_section,
     fitted_temperature,
-    groups_sections,
     learning_section,
-    read_audit,
     scores_section,
-    twins_section,
 )
 from fer_lightning.evaluation.trials import (
     attribution_section,
@@ -50,6 +48,7 @@ from fer_lightning.evaluation.trials import (
     cost_section,
     robustness_section,
 )
+from fer_lightning.evaluation.twins import read_audit, twins_section
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.bundled import WEIGHTS

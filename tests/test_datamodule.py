@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fer_lightning.data.ckplus import read_ckplus
-from fer_lightning.data.datamodule import EpochSampler, FaceDataModule
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.dataset import EpochSampler
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.fer2013 import read_fer2013
 from fer_lightning.data.splits import STAGES, official, subject_kfold

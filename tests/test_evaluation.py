@@ -11,10 +11,10 @@ from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.calibration import abstaining, fit_temperature, reliability
 from fer_lightning.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from fer_lightning.evaluation.groups import gaps
+from fer_lightning.evaluation.label_noise import suspicious_labels
 from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
-from fer_lightning.evaluation.sections import suspicious_labels
 from fer_lightning.inference.predictor import softmax
 
 

@@ -7,7 +7,8 @@ import torch
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data import on_device
 from fer_lightning.data.batch import FaceBatch
-from fer_lightning.data.datamodule import EpochSampler, FaceDataModule
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.dataset import EpochSampler
 from fer_lightning.data.on_device import DeviceLoader, has_room
 
 TINY = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "data.batch_size=16")

@@ -1,24 +1,20 @@
 """What the answers of a model say of it.   Shapes: N images, J classes in common."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.errors import InputError
 from fer_lightning.evaluation.calibration import abstaining, fit_temperature, reliability
 from fer_lightning.evaluation.figures import (
     curves,
     curves_figure,
     fewest_in_a_bin,
-    groups_figure,
     per_class_figure,
     reliability_figure,
 )
-from fer_lightning.evaluation.groups import FEW, gaps, scores_by_group
+from fer_lightning.evaluation.label_noise import suspicious_labels
 from fer_lightning.evaluation.measurement import Measurement, logits_of
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, plain
 from fer_lightning.evaluation.section import Section
@@ -197,65 +193,6 @@ def calibration_section(measured: Measurement, fitted: float | None, note: str) 
     )
 
 
-def twins_section(measured: Measurement, audit: str | None) -> Section | None:
-    """The scores without images that stand in train too; None where the model was not trained on this train split."""
-    if not measured.provenance.own or measured.provenance.split not in ("val", "test"):
-        return None
-    kinds = {"no exact twin in train": measured.datamodule.has_twin_in_train(measured.indices)}
-    if audit is not None:
-        kinds |= {
-            f"no {kind} twin in train, by the audit": np.isin(measured.names, names)
-            for kind, names in read_audit(audit, measured.datamodule, measured.stage).items()
-        }
-    rows, facts = [], {}
-    for name, twins in ({"all": np.zeros(len(measured.indices), bool)} | kinds).items():
-        kept = int((~twins).sum())
-        scores = measured.scores(rows=~twins).overall
-        rows.append({"images with": name, "images": kept, "acc": scores["acc"], "f1_macro": scores["f1_macro"]})
-        facts[name] = {"images": kept} | plain(scores)
-    hint = (
-        "" if audit is not None else " Near ones are found by python -m fer_lightning.audit: name its folder as audit=."
-    )
-    return Section(
-        key="twins",
-        title="Without images that were trained on",
-        text=(
-            f"Images that stand in train as well, pixel for pixel: {kinds['no exact twin in train'].sum():,}.{hint}",
-        ),
-        tables={"without_twins": pd.DataFrame(rows)},
-        facts=facts,
-    )
-
-
-def groups_sections(measured: Measurement) -> list[Section]:
-    """One for each column of the user's file of groups."""
-    table = measured.datamodule.groups_of(measured.indices)
-    return [] if table is None else [_group_section(measured, table[column]) for column in table.columns]
-
-
-def _group_section(measured: Measurement, groups: pd.Series) -> Section:
-    rows = scores_by_group(measured, groups)
-    between = gaps(rows)
-    said = ", ".join(f"{name} {gap:.3f}" for name, gap in between.items())
-    facts = {
-        row["group"]: {name: value.plain() if isinstance(value, Score) else value for name, value in row.items()}
-        for row in rows.to_dict("records")
-    }
-    return Section(
-        key=f"groups_{groups.name}",
-        title=f"By {groups.name}",
-        text=(
-            f"Largest gaps between groups of at least {FEW} images: {said}."
-            if between
-            else f"Fewer than two groups have {FEW} images: no gap is told.",
-            "A gap within the intervals may be chance; none says why it is there.",
-        ),
-        tables={f"groups_{groups.name}": rows},
-        figures={f"groups_{groups.name}": groups_figure(rows, str(groups.name))},
-        facts={"gaps": between, "groups": facts},
-    )
-
-
 def learning_section(run: Path) -> Section | None:
     """The curves of the run that the model comes from, where its table is at hand."""
     if not (run / "metrics.csv").is_file():
@@ -269,43 +206,6 @@ def learning_section(run: Path) -> Section | None:
         figures={"learning_curves": learning_curves_figure(epochs, "Learning curves")},
         facts={"epochs": len(epochs), "seconds": float(epochs["seconds"].sum())},
     )
-
-
-def suspicious_labels(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Positions of images whose label is contradicted with confidence, the most so first (Northcutt et al., 2021).
-
-    A class counts as claimed where its probability is at least its mean over the images that carry it as label.
-    """
-    count = probabilities.shape[1]
-    usual = np.array([probabilities[targets == k, k].mean() if (targets == k).any() else np.inf for k in range(count)])
-    claimed = np.where(probabilities >= usual, probabilities, 0)
-    rows, winner = np.arange(len(targets)), claimed.argmax(axis=1)
-    answer = probabilities.argmax(axis=1)
-    doubted = np.flatnonzero((claimed.max(axis=1) > 0) & (winner != targets) & (winner == answer))
-    margin = probabilities[rows, winner] - probabilities[rows, targets]
-    return doubted[np.argsort(-margin[doubted], kind="stable")]
-
-
-def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, pd.Series]:
-    """Names of the images that the audit found in train, exactly and nearly.
-
-    Raises:
-        InputError: There is no audit, or it is of other images or another split.
-    """
-    path, index = Path(audit) / "flagged.csv", datamodule.index
-    if not path.is_file():
-        raise InputError(
-            f"there is no {path}: make it with python -m fer_lightning.audit, and give its folder as audit="
-        )
-    flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
-    mine = {index.names[i] for i in getattr(datamodule.split, stage)}
-    same_train = of.get("train_sha256") == datamodule.fingerprint()["splits"]["train"]["sha256"]
-    if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
-        raise InputError(
-            f"{path} is of another split or other images ({of.get('dataset')}, {of.get('protocol')}): audit this one "
-            "with the same data and protocol"
-        )
-    return {kind: flagged.loc[flagged[f"{kind}_in_train"], "image"] for kind in ("exact", "near")}
 
 
 def _what_is_drawn(measured: Measurement) -> str:

@@ -1,0 +1,135 @@
+"""The images of a split by the batch, and their order.   Shapes: N batch, M images of a split, C channels, S side."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from albumentations import Compose
+from torch.utils.data import Dataset, Sampler
+
+from fer_lightning.data.batch import FaceBatch
+from fer_lightning.data.cache import DecodedOnDemand, FaceCache
+from fer_lightning.preprocess import Preprocess
+
+
+class FaceDataset(Dataset):
+    """Whole batches of prepared images, augmented if asked, then filtered and, unless asked for as bytes, scaled.
+
+    Args:
+        cache: Decoded images.
+        indices: Positions in the FaceIndex that this dataset is made of, int64.
+        targets: Of the whole FaceIndex.
+        preprocess: Its `finish` is applied last.
+        augmentation: Applied to each uint8 image; None for none.
+        as_bytes: Leave the scaling to the device: the batch's images are uint8.
+        seed: With the epoch and the batch it decides every random draw, whichever worker makes it.
+    """
+
+    def __init__(
+        self,
+        cache: FaceCache,
+        indices: np.ndarray,
+        targets: np.ndarray,
+        preprocess: Preprocess,
+        *,
+        augmentation: Compose | None = None,
+        as_bytes: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.cache = cache
+        self.indices = indices
+        self.targets = targets
+        self.preprocess = preprocess
+        self.augmentation = augmentation
+        self.as_bytes = as_bytes
+        self.seed = seed
+
+    @cached_property
+    def _images(self) -> np.ndarray | DecodedOnDemand:
+        return self.cache.open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker that is sent this dataset maps the images itself: pickling the map would send every pixel."""
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, draws: list[tuple[int, int]]) -> FaceBatch:
+        """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
+        indices = self.indices[[position for _, position in draws]]
+        read = self.preprocess.planes if self.as_bytes else self.preprocess.finish
+        return FaceBatch(
+            torch.from_numpy(read(self.pictures(draws))),
+            torch.from_numpy(self.targets[indices]),
+            torch.from_numpy(indices),
+        )
+
+    def planes(self) -> np.ndarray:
+        """All of the split's images, filtered, as bytes: uint8 (M, C, S, S)."""
+        return self.preprocess.planes(self._images[self.indices])
+
+    def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
+        """The same batch before filters and scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
+        images = self._images[self.indices[[position for _, position in draws]]]
+        if self.augmentation is None:
+            return images
+        # albumentations keeps a generator of its own, which neither seed_everything nor a worker's seed reaches.
+        epoch, first = draws[0]
+        self.augmentation.set_random_seed(_seed(self.seed, epoch, first))
+        return np.stack([self.augmentation(image=image)["image"] for image in images])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, position) pairs of one process, the order a function of seed and epoch alone.
+
+    Pairs carry the epoch to loader workers, which outlive it or are started anew, and know it in neither case. In order
+    (`shuffle=False`), the processes share out every position exactly once, so that none is counted twice in a metric;
+    shuffled, each gets equally many, as gradients need, and up to world_size - 1 are left out of an epoch. With
+    `weights`, adding up to 1, a shuffled epoch draws positions with replacement instead.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.weights = weights
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.length // self.world_size
+        return len(range(self.rank, self.length, self.world_size))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            generator = np.random.default_rng(_seed(self.seed, self.epoch))
+            if self.weights is None:
+                order = generator.permutation(self.length)
+            else:
+                order = generator.choice(self.length, self.length, p=self.weights)
+        mine = order[self.rank :: self.world_size][: len(self)]
+        return iter([(self.epoch, position) for position in mine.tolist()])
+
+
+def _seed(*parts: int) -> int:
+    """One 32-bit seed from several numbers; near numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

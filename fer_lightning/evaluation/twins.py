@@ -1,0 +1,65 @@
+"""The scores without images that a model was trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError
+from fer_lightning.evaluation.measurement import Measurement
+from fer_lightning.evaluation.scores import plain
+from fer_lightning.evaluation.section import Section
+
+
+def twins_section(measured: Measurement, audit: str | None) -> Section | None:
+    """The scores without images that stand in train too; None where the model was not trained on this train split."""
+    if not measured.provenance.own or measured.provenance.split not in ("val", "test"):
+        return None
+    kinds = {"no exact twin in train": measured.datamodule.has_twin_in_train(measured.indices)}
+    if audit is not None:
+        kinds |= {
+            f"no {kind} twin in train, by the audit": np.isin(measured.names, names)
+            for kind, names in read_audit(audit, measured.datamodule, measured.stage).items()
+        }
+    rows, facts = [], {}
+    for name, twins in ({"all": np.zeros(len(measured.indices), bool)} | kinds).items():
+        kept = int((~twins).sum())
+        scores = measured.scores(rows=~twins).overall
+        rows.append({"images with": name, "images": kept, "acc": scores["acc"], "f1_macro": scores["f1_macro"]})
+        facts[name] = {"images": kept} | plain(scores)
+    hint = (
+        "" if audit is not None else " Near ones are found by python -m fer_lightning.audit: name its folder as audit=."
+    )
+    return Section(
+        key="twins",
+        title="Without images that were trained on",
+        text=(
+            f"Images that stand in train as well, pixel for pixel: {kinds['no exact twin in train'].sum():,}.{hint}",
+        ),
+        tables={"without_twins": pd.DataFrame(rows)},
+        facts=facts,
+    )
+
+
+def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, pd.Series]:
+    """Names of the images that the audit found in train, exactly and nearly.
+
+    Raises:
+        InputError: There is no audit, or it is of other images or another split.
+    """
+    path, index = Path(audit) / "flagged.csv", datamodule.index
+    if not path.is_file():
+        raise InputError(
+            f"there is no {path}: make it with python -m fer_lightning.audit, and give its folder as audit="
+        )
+    flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
+    mine = {index.names[i] for i in getattr(datamodule.split, stage)}
+    same_train = of.get("train_sha256") == datamodule.fingerprint()["splits"]["train"]["sha256"]
+    if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
+        raise InputError(
+            f"{path} is of another split or other images ({of.get('dataset')}, {of.get('protocol')}): audit this one "
+            "with the same data and protocol"
+        )
+    return {kind: flagged.loc[flagged[f"{kind}_in_train"], "image"] for kind in ("exact", "near")}
