@@ -1,5 +1,7 @@
 """`make bench`: what a real epoch costs beside a bare loop of the same network, as a ratio within one process.
 
+Settings follow as for training: python -m fer_lightning.bench experiment=fer2013_seresnet_s
+
 A real epoch reads the cache, augments, trains under the Trainer, measures and logs to TensorBoard; the bare loop only
 repeats forward, backward and step on batches that are tensors in memory. Rounds alternate, so noise slows all alike.
 """
@@ -8,6 +10,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import logging
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -35,9 +38,9 @@ def main() -> None:
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
     keep_freed_memory()
-    cfg = config.compose_config("trainer.max_epochs=1", "output_dir=.")
+    cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
-    batches = list(datamodule.train_dataloader())
+    batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
     precision, reason = choose_precision("auto", "auto")
     loops = {
         "real epoch": lambda: _real_epoch(cfg, datamodule),

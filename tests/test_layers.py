@@ -59,7 +59,7 @@ LAYERS = [
     {"evaluation.measurement", "evaluation.page"},
     {"evaluation.groups", "evaluation.twins"},
     {"evaluation.sections", "evaluation.trials", "evaluation.card", "evaluation.comparison"},
-    {"config", "classical"},
+    {"config", "classical", "trainer"},
     {"run_folder", "sweep"},
     {"training", "baseline", "audit", "evaluate"},
     {"train"},

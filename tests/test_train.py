@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -327,6 +328,26 @@ def test_a_filter_travels_with_the_checkpoint(run, preprocess):
         "clahe": (2.0, None, False),
     }[preprocess]
     assert 0 < settings["std"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_learns_the_same_and_keeps_its_names(run):
+    # Compiled, dropout draws other numbers.
+    settings = ("model=cnn3", "model.net.dropout=0", "optimizer=sgd", "optimizer.lr=1e-3")
+    plain, compiled = (run(*settings, f"trainer.compile={on}", folder=on) for on in ("false", "true"))
+    states = [torch.load(last_checkpoint(folder), weights_only=True)["state_dict"] for folder in (plain, compiled)]
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_is_compiled_where_that_is_asked_for(run, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    run("logger=none")
+    run("trainer.compile=true", "logger=none", folder="compiled")
+    assert compiled == ["CNN"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
