@@ -19,7 +19,7 @@ from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import sections
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import ClassesInCommon
-from fer_lightning.evaluation.scores import OVERALL, Score, Scores
+from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 
@@ -308,6 +308,26 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
     table = recalls.tables["recalls"]
     assert list(table) == ["model", "happy", "contempt", "sad"]
     assert str(table.contempt[1]) == "none"
+
+
+def test_models_are_measured_as_one_too():
+    def measured(name: str, probabilities: list[list[float]]) -> SimpleNamespace:
+        given = np.array(probabilities)
+        return SimpleNamespace(
+            model=name,
+            indices=np.arange(2),
+            predictions=given.argmax(axis=1),
+            probabilities=given,
+            targets=np.zeros(2, int),
+            classes=SimpleNamespace(names=("happy", "sad")),
+            share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
+            scores=lambda of: scores_with_intervals(of, np.zeros(2, int), resamples=0),
+        )
+
+    models = [measured("one", [[0.9, 0.1], [0.4, 0.6]]), measured("other", [[0.4, 0.6], [0.9, 0.1]])]
+    [comparison, *_] = comparison_sections(models, [model.scores(model.probabilities) for model in models])
+    assert [score.value for score in comparison.tables["comparison"].acc] == [0.5, 0.5, 1.0]
+    assert comparison.facts["all, their probabilities averaged"]["acc"]["value"] == 1.0
 
 
 def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tmp_path):

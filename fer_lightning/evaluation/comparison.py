@@ -11,11 +11,14 @@ from fer_lightning.evaluation.scores import Score, Scores, plain
 from fer_lightning.evaluation.section import Section
 
 SHOWN = ("acc", "balanced_acc", "f1_macro", "top2_acc", "log_loss", "ece")
+TOGETHER = "all, their probabilities averaged"
 NOTHING = Score(np.nan, np.nan, np.nan)
 
 
 def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
     """The models' scores side by side, the best first, and by how much each is behind it where all were asked.
+
+    Where all were asked the same, the models as one, their probabilities averaged, have the last row.
 
     Raises:
         InputError: There is no such image.
@@ -42,6 +45,8 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
         | {name: scores[i].overall[name] for name in SHOWN}
         for i in order
     ]
+    if (together := _averaged(measured)) is not None:
+        overall.append({"model": TOGETHER, "images": len(common)} | {name: together[name] for name in SHOWN})
     recalls = [_recalls(measured[i], scores[i]) for i in order]
     classes = list(dict.fromkeys(name for of in recalls for name in of))
     by_class = [
@@ -53,7 +58,8 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
             key="comparison",
             title="Scores",
             tables={"comparison": pd.DataFrame(overall)},
-            facts={each.model: plain(of.overall) for each, of in zip(measured, scores, strict=True)},
+            facts={each.model: plain(of.overall) for each, of in zip(measured, scores, strict=True)}
+            | ({TOGETHER: plain(together)} if together is not None else {}),
         ),
         Section(
             key="differences",
@@ -64,6 +70,14 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
         ),
         Section(key="recalls", title="Recall by class", tables={"recalls": pd.DataFrame(by_class)}),
     ]
+
+
+def _averaged(measured: Sequence[Measurement]) -> dict[str, Score] | None:
+    """Scores of the models as one; None where they were not asked the same."""
+    first, *others = measured
+    if any(each.classes.names != first.classes.names for each in others):
+        return None
+    return first.scores(np.mean([each.probabilities for each in measured], axis=0)).overall
 
 
 def _recalls(measured: Measurement, scores: Scores) -> dict[str, Score]:
