@@ -458,7 +458,7 @@ class TestSettings:
     def test_workers_help_a_gpu_and_do_not_compete_with_a_network_on_the_processor(
         self, datamodule, monkeypatch, device, workers
     ):
-        monkeypatch.setattr("fer_lightning.data.datamodule._usable_cores", lambda: 2)
+        monkeypatch.setattr("fer_lightning.data.datamodule.usable_cores", lambda: 2)
         module = datamodule(num_workers=None)
         strategy = SimpleNamespace(root_device=torch.device(device))
         module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)

@@ -12,7 +12,19 @@ import fer_lightning
 PACKAGE = Path(fer_lightning.__file__).parent
 # A file imports only from lines above its own.
 LAYERS = [
-    {"errors", "labels", "atomic", "hardware", "leaderboard", "code_version", "job", "own_gpu", "html_page", "command"},
+    {
+        "errors",
+        "labels",
+        "atomic",
+        "hardware",
+        "leaderboard",
+        "code_version",
+        "job",
+        "own_gpu",
+        "cores",
+        "html_page",
+        "command",
+    },
     {"sweep_folders"},
     {"leaderboard.runs"},
     {"leaderboard.entries"},

@@ -1,5 +1,6 @@
 """From a picture to faces: one preprocessing with training, in order, whatever the batch."""
 
+import os
 import zipfile
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from fer_lightning import Predictor
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
+from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.bundled import NAME, SHA256, bundled
 from fer_lightning.inference.sources import Frame, open_sources
@@ -189,3 +191,15 @@ class TestBundled:
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt"):
         Predictor(tmp_path)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process may use"
+)
+def test_a_model_takes_no_more_threads_than_the_process_has_cores(onnx_model):
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert load_backend(onnx_model).threads == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

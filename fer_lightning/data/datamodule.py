@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import logging
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
@@ -18,6 +17,7 @@ from albumentations import Compose
 from torch import nn
 from torch.utils.data import DataLoader
 
+from fer_lightning.cores import usable_cores
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import FaceCache, Faces, cached_faces
 from fer_lightning.data.dataset import EpochSampler, FaceDataset
@@ -246,7 +246,7 @@ class FaceDataModule(L.LightningDataModule):
 
     def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        num_workers = (min(8, _usable_cores() - 1) if on_gpu else 0) if self.num_workers is None else self.num_workers
+        num_workers = (min(8, usable_cores() - 1) if on_gpu else 0) if self.num_workers is None else self.num_workers
         dataset = self.dataset(stage, augmented=training)
         sampler = EpochSampler(
             len(dataset),
@@ -275,8 +275,3 @@ class FaceDataModule(L.LightningDataModule):
 
 def _already_a_batch(batch: FaceBatch) -> FaceBatch:
     return batch
-
-
-def _usable_cores() -> int:
-    """That this process may use; on a cluster fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

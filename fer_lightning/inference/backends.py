@@ -1,11 +1,11 @@
 """What runs a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
-import os
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import KEY, ModelCard
 
@@ -45,7 +45,7 @@ class OnnxBackend:
         options.log_severity_level = 4  # what goes wrong is raised, and told below
         # A waiting thread that spins takes the core from the threads that decode and detect meanwhile.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = os.cpu_count() or 1
+        options.intra_op_num_threads = usable_cores()
         providers = _providers(device)
         self.device = "cuda" if len(providers) > 1 else "cpu"
         self.threads = options.intra_op_num_threads if self.device == "cpu" else None

@@ -1,6 +1,5 @@
 """From pictures to faces with emotions.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.inference.alignment import EyeAligner
 from fer_lightning.inference.backends import Backend, load_backend
@@ -113,7 +113,7 @@ class Predictor:
         self._detector = detector
         self._crop = EyeAligner().crop if align else square_crop
         self.batch_size = batch_size
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or usable_cores()
 
     @property
     def card(self) -> ModelCard:
