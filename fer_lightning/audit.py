@@ -55,7 +55,7 @@ def audit(cfg: DictConfig) -> dict[str, Any]:
     report = {
         "dataset": datamodule.index.dataset,
         "protocol": datamodule.split.protocol,
-        "train_sha256": datamodule.fingerprint()["splits"]["train"]["sha256"],
+        "train_sha256": datamodule.fingerprint["splits"]["train"]["sha256"],
         "threshold": cfg.threshold,
         "images": len(faces.stages),
         "exact": faces.groups_report(table[table.exact]),

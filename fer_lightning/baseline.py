@@ -84,7 +84,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             "config": OmegaConf.to_container(cfg, resolve=True),
             "seed": cfg.seed,
             "hardware": describe_hardware(),
-            "data": datamodule.fingerprint(),
+            "data": datamodule.fingerprint,
             "class_names": list(datamodule.class_names),
             "selection": "nothing is chosen: one fit",
             "images": len(chosen),

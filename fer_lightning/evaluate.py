@@ -211,7 +211,7 @@ def _write(
 ) -> None:
     """Tables and report, then `result.json`; print what a person wants to know."""
     stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
-    data, per_class = measured.datamodule.fingerprint(), per_class_scores(measured.findings.confusion, names)
+    data, per_class = measured.datamodule.fingerprint, per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
     introduction = [
         f"{len(measured.indices):,} images of {', '.join(names)}. {measured.provenance.note}",

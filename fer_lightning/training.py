@@ -119,7 +119,7 @@ def _check_settings(cfg: DictConfig) -> None:
 
 def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
     """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
-    fingerprint = datamodule.fingerprint()
+    fingerprint = datamodule.fingerprint
     usual = ("progress", "pictures", *NEEDED_CALLBACKS)
     return {
         "network": cfg.model.net.name,
@@ -251,7 +251,7 @@ def _write_run(
             **facts,
             "seed": cfg.seed,
             "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
-            "data": datamodule.fingerprint(),
+            "data": datamodule.fingerprint,
             "class_names": model.class_names,
             "selection": f"best epoch by {cfg.monitor.metric}" if datamodule.has("val") else "last epoch",
             "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"] + 1,

@@ -262,7 +262,7 @@ class TestDecodingOnDemand:
 
     def test_no_image_is_written_and_the_fingerprint_is_the_same(self, datamodule, tmp_path):
         module = datamodule(cache_gb=0)
-        assert module.fingerprint()["splits"] == datamodule(cache_dir=tmp_path / "other").fingerprint()["splits"]
+        assert module.fingerprint["splits"] == datamodule(cache_dir=tmp_path / "other").fingerprint["splits"]
         assert [path.name for path in (tmp_path / "cache").rglob("*.npy")] == ["digests.npy"]
 
     def test_images_that_do_not_decode_are_left_out_too(self, datamodule):
@@ -397,42 +397,42 @@ class TestFingerprint:
         ]
         places = [fer2013_tree, zipped(fer2013_tree), write_fer2013_csv(rows[::-1])]
         one, two, three = (
-            FaceDataModule(read_fer2013, official, Preprocess(), root=place, cache_dir=tmp_path / "cache").fingerprint()
+            FaceDataModule(read_fer2013, official, Preprocess(), root=place, cache_dir=tmp_path / "cache").fingerprint
             for place in places
         )
         assert one == two == three
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_a_changed_pixel_changes_its_split_only(self, datamodule, pictures, stage):
-        before = datamodule().fingerprint()
+        before = datamodule().fingerprint
         pictures[np.flatnonzero(stage == SPLITS)[2], 7, 7] ^= 1
-        after = datamodule().fingerprint()
+        after = datamodule().fingerprint
         assert {name for name in STAGES if before["splits"][name] != after["splits"][name]} == {stage}
 
     @pytest.mark.parametrize(
         "settings", [{"size": 20}, {"channels": 3}, {"gaussian_kernel": 3}, {"scaling": "symmetric"}]
     )
     def test_the_preprocessing_does_not_change_it(self, datamodule, settings):
-        assert datamodule(preprocess=Preprocess(**settings)).fingerprint() == datamodule().fingerprint()
+        assert datamodule(preprocess=Preprocess(**settings)).fingerprint == datamodule().fingerprint
 
     def test_two_swapped_labels_change_the_hash(self, datamodule):
         swapped = TARGETS.copy()
         swapped[[0, 1]] = swapped[[1, 0]]
-        one, two = (datamodule(targets=targets).fingerprint()["splits"]["train"] for targets in (TARGETS, swapped))
+        one, two = (datamodule(targets=targets).fingerprint["splits"]["train"] for targets in (TARGETS, swapped))
         assert one["classes"] == two["classes"]
         assert one["sha256"] != two["sha256"]
 
     def test_it_counts_images_and_classes(self, datamodule):
-        splits = datamodule().fingerprint()["splits"]
+        splits = datamodule().fingerprint["splits"]
         assert {stage: splits[stage]["count"] for stage in STAGES} == {"train": 18, "val": 9, "test": 6}
         assert splits["val"]["classes"] == {"angry": 3, "happy": 3, "sad": 3}
 
     def test_it_counts_the_training_pixels_found_in_other_splits(self, datamodule, pictures):
         pictures[[18, 19, 30]] = pictures[[0, 0, 5]]
-        assert datamodule().fingerprint()["duplicates"] == {"val": 2, "test": 1}
+        assert datamodule().fingerprint["duplicates"] == {"val": 2, "test": 1}
 
     def test_it_names_protocol_leaks_and_skipped_images(self, datamodule):
-        fingerprint = datamodule(bad=(2,), on_bad_image="skip").fingerprint()
+        fingerprint = datamodule(bad=(2,), on_bad_image="skip").fingerprint
         assert [fingerprint[name] for name in ("dataset", "protocol", "leaks", "skipped")] == [
             "tiny",
             "official",

@@ -202,12 +202,8 @@ class FaceDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader | list:
         return self._loader("test") if self.has("test") else []
 
-    def fingerprint(self) -> dict[str, Any]:
-        """As `_fingerprint` says; it is made once."""
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What was trained and measured on: protocol, and for each split counts and a hash of pixels and labels.
 
         The hash depends neither on file names or order, so that a zip, its folder and the csv of the same pixels agree,

@@ -57,7 +57,7 @@ def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
 
 
 def _own_and_seen(split: str, datamodule: FaceDataModule, card: ModelCard) -> tuple[bool, str | None]:
-    dataset, trained, ours = datamodule.index.dataset, card.training, datamodule.fingerprint()["splits"]
+    dataset, trained, ours = datamodule.index.dataset, card.training, datamodule.fingerprint["splits"]
     of_model = trained.get("splits", {})
     own = of_model.get("train") == ours["train"]["sha256"] and trained.get("dataset") == dataset
     pixels = trained.get("pixels")  # found again under whatever name, order and labels

@@ -137,7 +137,7 @@ def faces_section(measured: Measurement) -> Section:
 def fitted_temperature(measured: Measurement) -> tuple[float | None, str]:
     """What `val` asks for, where it is the split that chose this model's epoch; and a sentence on it."""
     datamodule, chosen = measured.datamodule, measured.backend.card.training.get("splits", {}).get("val")
-    val = datamodule.fingerprint()["splits"]["val"]
+    val = datamodule.fingerprint["splits"]["val"]
     if not val["count"]:
         return None, "No temperature is fitted: this protocol has no val split, and test images are not for that."
     if chosen != val["sha256"]:

@@ -56,7 +56,7 @@ def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, 
         )
     flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
     mine = {index.names[i] for i in getattr(datamodule.split, stage)}
-    same_train = of.get("train_sha256") == datamodule.fingerprint()["splits"]["train"]["sha256"]
+    same_train = of.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
     if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
         raise InputError(
             f"{path} is of another split or other images ({of.get('dataset')}, {of.get('protocol')}): audit this one "
