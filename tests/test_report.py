@@ -125,6 +125,18 @@ class TestEntries:
             "cnn3",
         ]
 
+    def test_each_difference_is_said_once_and_nothing_of_what_an_entry_lacks(self, write_run, tmp_path):
+        sgd = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+        adam = {"_target_": "torch.optim.Adam", "lr": 0.001}
+        for i, (optimizer, kernel_size) in enumerate([(sgd, 3), (adam, 3), (adam | {"lr": 0.01}, 5)]):
+            settings = {"optimizer": optimizer, "scheduler": {"max_lr": optimizer["lr"]}}
+            write_run(f"{i}", acc=0.1 * i, kernel_size=kernel_size, settings=settings)
+        assert [entry.label for entry in leaderboard(tmp_path)] == [
+            "cnn4 kernel_size=5 optimizer=Adam lr=0.01",
+            "cnn4 kernel_size=3 optimizer=Adam lr=0.001",
+            "cnn4 kernel_size=3 optimizer=SGD lr=0.1",
+        ]
+
     def test_places_and_older_runs_without_a_setting_make_no_difference(self, write_run, tmp_path):
         write_run("a", seed=0, settings={"data": {"cache_dir": "here"}})
         write_run("b", seed=1, settings={"data": {"cache_dir": "there", "oversample": 0.0}})

@@ -141,12 +141,26 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
 
 
 def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network: Sequence[Sequence[str]]) -> str:
-    """The network with the settings that tell its entries apart."""
-    several = [len({other[i] for other in of_network}) > 1 for i in range(len(keys))]
-    settings = [
-        f"{_name(key)}={_short(value)}" for key, value, tells in zip(keys, values, several, strict=True) if tells
-    ]
+    """The network with the settings that tell its entries apart; what an entry does not have is not said."""
+    settings = [f"{_name(keys[i])}={_short(values[i])}" for i in _telling(keys, of_network) if values[i] != str(None)]
     return " ".join([network, *settings])
+
+
+def _telling(keys: Sequence[str], of_network: Sequence[Sequence[str]]) -> list[int]:
+    """Positions of the settings by which a network's entries differ, each said once.
+
+    Not one whose values are another's (a schedule's largest rate is the optimizer's), nor one that follows from the
+    class it is a setting of (a momentum, where the optimizers differ).
+    """
+    columns = list(zip(*of_network, strict=True))
+    first = {column: i for i, column in reversed(list(enumerate(columns))) if len(set(column)) > 1}
+    class_of = {keys[i].removesuffix("_target_"): columns[i] for i in first.values() if keys[i].endswith("._target_")}
+
+    def follows(i: int) -> bool:
+        cls = class_of.get(f"{keys[i].rpartition('.')[0]}.")
+        return cls is not None and cls != columns[i] and len(set(zip(cls, columns[i], strict=True))) == len(set(cls))
+
+    return sorted(i for i in first.values() if not follows(i))
 
 
 def _name(key: str) -> str:

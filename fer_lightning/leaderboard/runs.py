@@ -21,7 +21,9 @@ SCHEMA_VERSIONS = (1,)
 # Settings that make a repetition of a run, or that say where and how it ran, and not what was learnt.
 REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
 PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
-MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
+MACHINE = tuple(
+    f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
+)
 WATCHING = tuple(
     f"callbacks.{name}."
     for name in (
