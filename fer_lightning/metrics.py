@@ -42,20 +42,21 @@ class Meter(nn.Module):
 
     def __init__(self, stage: str, num_classes: int, *, keep_predictions: bool) -> None:
         super().__init__()
+        # Not validated: that reads every batch back from a GPU, and the targets are of our own index.
         scores: dict[str, Metric] = {
-            "acc": MulticlassAccuracy(num_classes, average="micro"),
-            "acc_macro": MulticlassAccuracy(num_classes, average="macro"),
-            "precision_macro": MulticlassPrecision(num_classes, average="macro"),
-            "recall_macro": MulticlassRecall(num_classes, average="macro"),
-            "specificity_macro": MulticlassSpecificity(num_classes, average="macro"),
-            "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-            "f1_weighted": MulticlassF1Score(num_classes, average="weighted"),
+            "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+            "acc_macro": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
+            "precision_macro": MulticlassPrecision(num_classes, average="macro", validate_args=False),
+            "recall_macro": MulticlassRecall(num_classes, average="macro", validate_args=False),
+            "specificity_macro": MulticlassSpecificity(num_classes, average="macro", validate_args=False),
+            "f1_macro": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+            "f1_weighted": MulticlassF1Score(num_classes, average="weighted", validate_args=False),
         }
         if keep_predictions:
-            scores["ece"] = MulticlassCalibrationError(num_classes, n_bins=15)
+            scores["ece"] = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
         self.stage = stage
         self.scores = MetricCollection(scores, prefix=f"{stage}/")
-        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         # Not MeanMetric: it ignores weights where it is to let NaN through, and a diverged loss must show.
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.count = SumMetric(nan_strategy="disable")
