@@ -1,5 +1,6 @@
-"""Which code runs: its commit, and the versions of what it stands on."""
+"""Which code runs: its commit, a digest of its files, and the versions of what it stands on."""
 
+import hashlib
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +23,10 @@ PACKAGES = (
 
 
 def describe_code() -> dict[str, Any]:
-    """Commit and versions of the code that runs; to be asked before training, during which files may change."""
+    """What says which code runs; to be asked before training, during which files may change."""
     return {
         "git_commit": git_commit(),
+        "code_sha256": code_digest(),
         "versions": {"fer_lightning": __version__, "python": sys.version.split()[0]}
         | {package: _version(package) for package in PACKAGES},
     }
@@ -36,6 +38,15 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def code_digest() -> str:
+    """A hash of the package's Python files, which tells two states of a clone apart that were not committed."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def git_commit() -> str | None:

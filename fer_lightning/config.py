@@ -171,20 +171,26 @@ def plain_errors() -> Iterator[None]:
     except USERS_MISTAKES as error:
         sys.exit(f"error: {explain(error)}")
     except RuntimeError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        raiser = frame.f_globals["__name__"]
-        if raiser.startswith("submitit."):
+        if _raiser(error).startswith("submitit."):
             sys.exit(f"error: SLURM did not take the jobs: {str(error).strip()}")
-        if raiser == "hydra.core.plugins":
+        if _raiser(error) == "hydra.core.plugins":
             sys.exit(f"error: {error}{_extra_for(str(error))}")
         raise
     except (OSError, ValueError) as caught:
+        if _raiser(caught).startswith("optuna."):
+            sys.exit(f"error: no trial of this search came to a result ({caught}): what each said stands above")
         # logging tells a folder it cannot write to as a ValueError.
         error = caught if isinstance(caught, OSError) else caught.__cause__
         if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
             raise
         place = error.filename or "the output folder"
         sys.exit(f"error: {error.strerror}: {place}; make room there, or write elsewhere with hydra.run.dir=DIR")
+
+
+def _raiser(error: Exception) -> str:
+    """The module that raised it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"]
 
 
 def check_keys(cfg: DictConfig, schema: type) -> None:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
 from fer_lightning.code_version import describe_code
+from fer_lightning.config import USERS_MISTAKES, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.runs import PLACES, flat
 
@@ -41,11 +42,11 @@ class JobFailed(Exception):
     """Why a job has no result, in one sentence."""
 
 
-def run_job(cfg: DictConfig) -> float:
+def run_job(cfg: DictConfig) -> float | None:
     """Run the current job of a multirun, unless it was run before, and return what sweeps compare.
 
     Returns:
-        The monitored metric; NaN where the job failed, which `failure.json` in its folder and `SweepReport` tell, or
+        The monitored metric; None where the job failed, which `failure.json` in its folder and `SweepReport` tell, or
         where nothing is monitored.
 
     Raises:
@@ -68,8 +69,8 @@ def run_job(cfg: DictConfig) -> float:
     else:
         (job_dir / "failure.json").unlink(missing_ok=True)
         metrics = facts["metrics"]
-        return metrics.get(OmegaConf.select(cfg, "monitor.metric") or "val/acc", math.nan)
-    return math.nan
+        return metrics.get(OmegaConf.select(cfg, "monitor.metric") or "val/acc")
+    return None
 
 
 def _refuse_several_processes(cfg: DictConfig) -> None:
@@ -110,11 +111,12 @@ def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The settings by dotted keys, but for where things lie; the run's own folder, wherever it is, reads `RUN`."""
     anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
-    return {key: value for key, value in flat(anywhere) if key not in PLACES}
+    # Another root may hold other images.
+    return {key: value for key, value in flat(anywhere) if key not in PLACES or key == "data.root"}
 
 
 def _version(facts: dict[str, Any]) -> str:
-    return f"{facts['versions']['fer_lightning']} {facts['git_commit'] or ''}".strip()
+    return f"{facts['versions']['fer_lightning']} {facts['code_sha256'][:12]}"
 
 
 def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class SweepReport(Callback):
         self.max_jobs = max_jobs
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a sweep of too many jobs, or on a cluster that does not answer."""
+        """Refuse a sweep of too many jobs, on a cluster that does not answer, or of trials that nothing compares."""
         self.started = time.time()
         if _counts_more_jobs(config, self.max_jobs):
             sys.exit(
@@ -208,6 +210,8 @@ class SweepReport(Callback):
                 "hydra.callbacks.sweep_report.max_jobs=N"
             )
         _check_answers(OmegaConf.select(config, "hydra.launcher.ray.init.address"))
+        if not _is_grid(config):
+            _check_comparable_trials(config)
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -222,9 +226,29 @@ class SweepReport(Callback):
             sys.exit("\n".join([f"error: {again}", *reasons]))
 
 
+def _is_grid(config: DictConfig) -> bool:
+    """Whether all jobs are known beforehand; a search asks for the next by what the last ones reached."""
+    return config.hydra.sweeper._target_.endswith(".BasicSweeper")
+
+
+def _check_comparable_trials(config: DictConfig) -> None:
+    """End at once where a search would find no validation score to go by, after its trials were trained."""
+    try:
+        datamodule = instantiate(config.data)
+        validates = datamodule.has("val")
+    except USERS_MISTAKES:
+        return  # which the first trial tells
+    if not validates:
+        sys.exit(
+            f"error: a search compares its trials by {config.monitor.metric}, and {datamodule.split.protocol} of "
+            f"{datamodule.index.dataset} has no validation split: choose another protocol (for subject_kfold: "
+            "protocol.val_folds=1)"
+        )
+
+
 def _counts_more_jobs(config: DictConfig, most: int) -> bool:
     """Whether the basic sweeper would start more than `most` jobs; other sweepers are told how many they may."""
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+    if not _is_grid(config):
         return False
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())

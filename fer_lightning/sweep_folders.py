@@ -5,40 +5,33 @@ import json
 import re
 from collections.abc import Sequence
 
-from fer_lightning.code_version import describe_code
+from fer_lightning.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
-PLACES = (
-    "hydra",
-    "-",
-    "data.root=",
-    "data.cache_dir=",
-    "data.num_workers=",
-    "data.cache_gb=",
-)  # where and how, not what
+PLACES = ("hydra", "-", "data.cache_dir=")  # where and how, not what
 
 
 def sweep_name(arguments: Sequence[str]) -> str:
     """The values of a command's arguments, and a digest of them and of the code's version.
 
-    The order of the arguments, where the sweep runs and where its data lie make no other sweep.
+    The order of the arguments, and where the sweep runs, make no other sweep.
     """
     meant = [text for text in arguments if not text.startswith(PLACES)]
     values = "_".join(_plain(text.partition("=")[2]) for text in meant)
-    code = describe_code()
-    digest = _digest([sorted(meant), code["git_commit"], code["versions"]["fer_lightning"]])
+    digest = _digest([sorted(meant), code_digest()])
     return f"{values[:LONGEST]}_{digest}".lstrip("_")
 
 
 def job_name(overrides: Sequence[str]) -> str:
-    """What a job overrides, by the last part of each key; where that is too long for a folder, its begin and a digest.
+    """What a job overrides, by the last part of each key; with a digest where a folder's name cannot say all of it.
 
-    >>> job_name(["seed=1", "model.net.kernel_size=3", "model=cnn3", "sweep=kernel_size", "data.root=/data/faces"])
-    'model-cnn3_kernel_size-3_seed-1'
+    >>> job_name(["seed=1", "model.net.kernel_size=3", "model=cnn3", "sweep=kernel_size", "optimizer.lr=1e-3"])
+    'model-cnn3_kernel_size-3_lr-1e-3_seed-1'
     """
     meant = sorted(text.partition("=") for text in overrides if not text.startswith((*PLACES, "sweep=")))
     name = "_".join(f"{key.rpartition('.')[2]}-{_plain(value)}" for key, _, value in meant) or "job"
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{_digest(meant)}"
+    whole = len(name) <= LONGEST and all(_plain(value) == value for _, _, value in meant)
+    return name if whole else f"{name[:LONGEST]}_{_digest(meant)}"
 
 
 def _plain(value: str) -> str:

@@ -239,6 +239,32 @@ def test_optuna_searches_and_goes_on_where_it_stopped(tmp_path):
     assert results(tmp_path)[name] == result
 
 
+@pytest.mark.slow
+def test_a_search_tells_before_its_first_trial_that_nothing_is_validated_and_survives_trials_that_fail(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs fer-lightning[optuna]")
+    search = ("data=synthetic", *TINY, "sweep=optuna_cnn4", "logger=none", "trainer.max_epochs=1")
+    unvalidated = sweep(tmp_path, *search, "protocol=random_80_20")
+    assert unvalidated.returncode == 1
+    assert "a search compares its trials by val/acc, and random_80_20 of synthetic has no" in unvalidated.stderr
+    assert not list(tmp_path.glob("sweep/*/output.log"))
+
+    failing = sweep(tmp_path, *search, "protocol=official", "hydra.sweeper.n_trials=2", "model.net.kernel_size=7")
+    assert failing.returncode == 1
+    assert "Traceback" not in failing.stderr
+    assert "error: no trial of this search came to a result" in failing.stderr
+    assert len(list(tmp_path.glob("sweep/*/failure.json"))) == 2
+
+
+def test_another_folder_of_faces_is_another_job(tmp_path):
+    jobs = (*TINY, "logger=none", "trainer.max_epochs=1", "hydra.sweep.subdir=one", "seed=0")
+    sweep(tmp_path, *jobs)
+    for path in tmp_path.glob("sweep/*/result.json"):
+        facts = json.loads(path.read_text())
+        facts["config"]["data"]["root"] = "elsewhere"
+        path.write_text(json.dumps(facts))
+    assert "the folder holds a run with data.root=elsewhere" in sweep(tmp_path, *jobs).stderr
+
+
 def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
     for said, extra in [
         ("In 'hydra/launcher/joblib_gpus': Could not load 'hydra/launcher/joblib'.", "joblib"),
@@ -280,7 +306,7 @@ def test_a_sweep_has_the_same_folder_for_the_same_command_wherever_it_runs():
     name = sweep_name(["-m", "model=cnn3,cnn4", "seed=0,1"])
     assert name.startswith("cnn3,cnn4_0,1_")
     digest = name.rpartition("_")[2]
-    same = ["seed=0,1", "--multirun", "hydra/launcher=ray", "data.root=/elsewhere", "model=cnn3,cnn4"]
+    same = ["seed=0,1", "--multirun", "hydra/launcher=ray", "data.cache_dir=/elsewhere", "model=cnn3,cnn4"]
     assert sweep_name(same).rpartition("_")[2] == digest
     assert sweep_name(["-m", "model=cnn3,cnn4", "seed=0,2"]).rpartition("_")[2] != digest
 
@@ -288,6 +314,8 @@ def test_a_sweep_has_the_same_folder_for_the_same_command_wherever_it_runs():
 def test_a_jobs_folder_is_one_folder_and_not_too_long_for_one():
     assert job_name(["model=cnn3", "model.net.kernel_size=3", "seed=1"]) == "model-cnn3_kernel_size-3_seed-1"
     assert "/" not in job_name(["model.init_from=/a/b/best.ckpt"])
+    for one, other in [("data.root=/a", "data.root=/b"), ("x=-1", "x=1"), ("x=1e-3", "x=1e+3"), ("x=[1,2]", "x=1,2")]:
+        assert job_name([one]) != job_name([other])
     long = [f"model.setting_{n}=3" for n in range(40)]
     assert len(job_name(long)) < LONGEST + 10
     assert job_name(long) != job_name([*long, "seed=1"])
