@@ -41,7 +41,7 @@ def main() -> None:
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
-    precision, reason = choose_precision("auto", "auto")
+    precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     loops = {
         "real epoch": lambda: _real_epoch(cfg, datamodule),
         "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, bfloat16=precision == "bf16-mixed"),
@@ -69,7 +69,7 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
         callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress"]
         trainer = instantiate(
             cfg.trainer,
-            precision=choose_precision("auto", "auto")[0],
+            precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
             callbacks=callbacks,
             logger=list(instantiate(cfg.logger).values()),
             enable_progress_bar=False,
@@ -110,4 +110,5 @@ def _print(rates: dict[str, list[float]], title: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with config.plain_errors():
+        main()

@@ -90,10 +90,10 @@ def check_fits(
 ) -> None:
     """Raise InputError where a run cannot go on from a checkpoint.
 
-    It can where the checkpoint was made for the same classes, network, preprocessing and training (split, seed,
-    schedule), and lies in the run's own `folder` of checkpoints, where the best epoch is kept too.
+    It can where the checkpoint was made for the same classes, network, preprocessing, first weights and training
+    (split, seed, schedule), and lies in the run's own `folder` of checkpoints, where the best epoch is kept too.
     """
-    for name in ("class_names", "net", "preprocess", "training"):
+    for name in ("class_names", "net", "preprocess", "init_from", "init_skip", "crop_margin", "training"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
         theirs, ours = _differences(theirs, ours)
         if theirs != ours:

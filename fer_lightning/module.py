@@ -38,7 +38,7 @@ class ExpressionClassifier(L.LightningModule):
         preprocess: Settings of `Preprocess` that the images went through.
         training: What the run was trained on and how, as plain data, for whoever loads the checkpoint.
         loss: In training; a function of `losses.py`, None for cross-entropy.
-        class_counts: Training images of each class, for losses that weigh them.
+        class_counts: How many training images an epoch draws of each class, for losses that weigh them.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
         mixup: Alpha of the Beta distribution by which pairs of a batch are blended (Zhang et al., 2018); 0 for none.
         decay_weights_only: Spare biases and batch norms the optimizer's weight decay.
@@ -59,7 +59,7 @@ class ExpressionClassifier(L.LightningModule):
         *,
         training: Mapping[str, Any] | None = None,
         loss: LossFunction | None = None,
-        class_counts: Sequence[int] | None = None,
+        class_counts: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         decay_weights_only: bool = False,

@@ -1,8 +1,9 @@
 """`fer-report DIR...`: a leaderboard of all finished runs below some folders."""
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib
 import typer
@@ -42,14 +43,16 @@ def main(
     """Print a leaderboard, and write it as csv, Markdown and an HTML page with pictures."""
     matplotlib.use("agg")
     try:
-        collected = collect(places)
-        runs = _chosen(collected.runs, metric.rpartition("/")[2], filter_ or [], places)
+        collected, metric = collect(places), metric.rpartition("/")[2]
+        runs = _chosen(collected.runs, metric, filter_ or [], places)
         keys = group_by.split(",") if group_by else None
-        _check_keys(runs, keys or [])
+        _check_keys([run.settings for run in runs], keys or [])
         trained = [run for run in runs if not run.is_evaluation]
-        made = with_p_values(entries(trained, metric.rpartition("/")[2], group_by=keys))
+        made = entries(trained, metric, group_by=keys)
+        if metric == "acc":
+            made = with_p_values(made)
         folder = output or places[0]
-        _write(folder, made, runs, metric.rpartition("/")[2], collected.unreadable)
+        _write(folder, made, runs, metric, collected.unreadable)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
@@ -64,8 +67,8 @@ def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--filter {text}: it must be KEY=VALUE, as data.batch_size=64")
-        _check_keys(runs, [key])
-        runs = [run for run in runs if str(run.settings.get(key)) == value]
+        _check_keys([run.configuration for run in runs], [key])
+        runs = [run for run in runs if _means(run.configuration.get(key), value)]
         if not runs:
             raise InputError(f"--filter {text}: no run has it")
     having = [run for run in runs if f"{run.stage}/{metric}" in run.metrics]
@@ -75,8 +78,18 @@ def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]
     return having
 
 
-def _check_keys(runs: list[Run], keys: list[str]) -> None:
-    known = {key for run in runs for key in run.settings}
+def _means(value: object, text: str) -> bool:
+    """Whether what a person wrote is this value: 1e-3 is 0.001, and true is True."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text in (str(value), json.dumps(value))
+
+
+def _check_keys(settings: list[dict[str, Any]], keys: list[str]) -> None:
+    known = {key for of_run in settings for key in of_run}
     for key in keys:
         if key not in known:
             near = sorted(name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]) or sorted(known)

@@ -27,6 +27,7 @@ from fer_lightning.code_version import describe_code
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
+from fer_lightning.leaderboard.runs import WATCHING
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import count_multiply_adds, count_parameters, write_result
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # beside monitor.metric
 # Of the trainer's settings those that change what is learnt.
-TRAINER_FACTS = ("max_epochs", "precision", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
+TRAINER_FACTS = ("max_epochs", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
 
 # True, and nothing a user of these commands can act on.
 SETTLED_WARNINGS = (
@@ -76,7 +77,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             cfg.model,
             class_names=list(datamodule.class_names),
             preprocess=datamodule.preprocess.to_dict(),
-            class_counts=datamodule.class_counts("train").tolist(),
+            class_counts=datamodule.class_counts_drawn().tolist(),
             training=_training_facts(cfg, datamodule),
         )
         _check_measurable(cfg, datamodule, model)
@@ -113,6 +114,11 @@ def _check_settings(cfg: DictConfig) -> None:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
     if cfg.trainer.limit_val_batches == 0 or cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
         raise InputError("val chooses the best epoch, so it is measured after each: leave its limits away")
+    if "freeze" in cfg.callbacks and str(cfg.trainer.strategy).startswith("ddp"):
+        raise InputError(
+            f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} would wait "
+            "for: train on one device, with trainer=auto"
+        )
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: leave them in")
 
@@ -120,7 +126,6 @@ def _check_settings(cfg: DictConfig) -> None:
 def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
     """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
     fingerprint = datamodule.fingerprint
-    usual = ("progress", "pictures", *NEEDED_CALLBACKS)
     return {
         "network": cfg.model.net.name,
         "dataset": fingerprint["dataset"],
@@ -139,7 +144,8 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, An
         "optimizer": _without_hydra(cfg.optimizer),
         "scheduler": _without_hydra(cfg.scheduler),
         "augmentation": _without_hydra(cfg.augmentation),
-        "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in usual},
+        "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in WATCHING},
+        "precision": choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
         **{name: cfg.trainer[name] for name in TRAINER_FACTS},
     }
 

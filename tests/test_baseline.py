@@ -134,3 +134,17 @@ def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
 def test_a_wrong_setting_is_named(run, overrides, message):
     with pytest.raises(Exception, match=message):
         run(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.oversample=1"], "leave data.oversample and augmentation away"),
+        (["augmentation=light"], "leave data.oversample and augmentation away"),
+        (["model.pca=150"], "the model does not take its settings: n_components=150"),
+        (["model=knn", "model.neighbors=500"], "the model does not take its settings: .*n_neighbors"),
+    ],
+)
+def test_a_setting_that_does_nothing_or_cannot_work_is_told(run, overrides, message):
+    with pytest.raises(InputError, match=message):
+        run(*overrides)

@@ -312,6 +312,11 @@ class TestOversampling:
         return counts / epochs
 
     @pytest.mark.parametrize(("oversample", "expected"), [(0.0, [12, 4, 2]), (1.0, [6, 6, 6])])
+    def test_losses_are_told_what_is_drawn(self, datamodule, oversample, expected):
+        module = datamodule(targets=self.TARGETS, oversample=oversample)
+        assert module.class_counts_drawn().tolist() == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("oversample", "expected"), [(0.0, [12, 4, 2]), (1.0, [6, 6, 6])])
     def test_an_epoch_has_as_many_images_and_the_classes_as_asked(self, datamodule, oversample, expected):
         module = datamodule(targets=self.TARGETS, oversample=oversample)
         np.testing.assert_allclose(self.drawn(module), expected, atol=0.5)

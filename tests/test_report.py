@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.entries import entries, table, with_p_values
-from fer_lightning.leaderboard.figures import pareto_front
+from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
 from fer_lightning.leaderboard.runs import collect
 from fer_lightning.report import main, typer
 
@@ -115,6 +115,16 @@ class TestEntries:
         [entry] = leaderboard(tmp_path)
         assert entry.repetitions == "1 seed, 1 of 10 folds"
 
+    def test_a_run_that_was_repeated_counts_once_and_folds_that_a_seed_lacks_are_told(self, write_run, tmp_path):
+        for name, seed, fold in [("a", 0, 0), ("b", 0, 1), ("b_again", 0, 1), ("c", 1, 0)]:
+            write_run(name, acc=0.5, seed=seed, fold=fold)
+        [entry] = leaderboard(tmp_path)
+        assert entry.repetitions == "2 seeds, 2 folds, 1 missing, 1 run again"
+        assert len(entry.runs) == 3
+        write_run("alone", net="cnn3", acc=0.5)
+        write_run("alone_again", net="cnn3", acc=0.5)
+        assert [each.interval for each in leaderboard(tmp_path) if each.label == "cnn3"] == [None]
+
     def test_a_setting_that_differs_tells_entries_apart_and_names_them(self, write_run, tmp_path):
         write_run("a", acc=0.6, kernel_size=3)
         write_run("b", acc=0.7, kernel_size=5)
@@ -136,6 +146,14 @@ class TestEntries:
             "cnn4 kernel_size=3 optimizer=Adam lr=0.001",
             "cnn4 kernel_size=3 optimizer=SGD lr=0.1",
         ]
+
+    def test_augmentations_of_the_same_classes_are_told_apart(self, write_run, tmp_path):
+        for degrees in (10, 20):
+            transforms = [{"_target_": "albumentations.Flip"}, {"_target_": "albumentations.Affine", "rotate": degrees}]
+            write_run(f"{degrees}", settings={"augmentation": {"transforms": transforms}})
+        one, other = [entry.label for entry in leaderboard(tmp_path)]
+        assert one.startswith("cnn4 transforms=Flip+Affine#")
+        assert one != other
 
     def test_places_and_older_runs_without_a_setting_make_no_difference(self, write_run, tmp_path):
         write_run("a", seed=0, settings={"data": {"cache_dir": "here"}})
@@ -227,6 +245,28 @@ def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_pat
     assert command(tmp_path / "runs").exit_code == 0
     assert pd.read_csv(tmp_path / "runs" / "leaderboard.csv").dataset.tolist() == ["ckplus"]
     assert "Trained here, measured there" in (tmp_path / "runs" / "leaderboard.html").read_text()
+
+
+def test_a_line_by_kernel_size_holds_what_differs_in_nothing_else(write_run, tmp_path):
+    for kernel_size in (3, 5):
+        for epochs in (10, 40):
+            settings = {"trainer": {"max_epochs": epochs}}
+            write_run(f"{kernel_size}_{epochs}", acc=epochs / 100, kernel_size=kernel_size, settings=settings)
+    [axes] = kernel_figure(leaderboard(tmp_path), "acc").axes
+    lines = [container.lines[0].get_ydata().tolist() for container in axes.containers]
+    assert sorted(lines) == [[0.1, 0.1], [0.4, 0.4]]
+
+
+def test_a_filter_means_values_and_p_values_are_of_accuracy_alone(write_run, tmp_path):
+    for name, lr, right in [("slow", 0.001, 40), ("fast", 0.01, 90)]:
+        write_run(name, acc=right / 100, right=np.arange(100) < right, settings={"optimizer": {"lr": lr, "on": True}})
+    for text in ("optimizer.lr=1e-3", "protocol.fold=null"):
+        assert command(tmp_path / "runs", "--filter", text, "--filter", "optimizer.on=true").exit_code == 0
+    assert command(tmp_path / "runs").exit_code == 0
+    csv = tmp_path / "runs" / "leaderboard.csv"
+    assert pd.read_csv(csv).p_against_best.notna().tolist() == [False, True]
+    assert command(tmp_path / "runs", "--metric", "f1_macro").exit_code == 0
+    assert pd.read_csv(csv).p_against_best.isna().all()
 
 
 def test_filters_and_other_metrics(write_run, tmp_path):

@@ -217,10 +217,18 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
         ("callbacks=ema", "'callbacks'"),
         ("model.label_smoothing=0.2", "'label_smoothing'"),
         ("trainer.gradient_clip_val=1", "'gradient_clip_val'"),
+        ("trainer.precision=64-true", "'precision'"),
     ):
         with pytest.raises(InputError, match=f"was trained with training .*{difference}.* this run has"):
             run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none", resume, other)
+    with pytest.raises(InputError, match="was trained with crop_margin 0.0, this run has 0.2"):
+        run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none", resume, "model.crop_margin=0.2")
     assert result(folder)["epochs"] == 2
+
+
+def test_what_only_watches_may_change_when_a_run_goes_on(run):
+    folder = run("logger=none")
+    run("logger=none", f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "callbacks.learning_check.epochs=1")
 
 
 def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unknown(run, tmp_path):
@@ -255,6 +263,7 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["scheduler=plateau", "scheduler.monitor=typo"], "scheduler.monitor typo is not measured: val/loss"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
         (["callbacks.pictures.every_n_epochs=0"], "every_n_epochs must be at least 1, got 0"),
+        (["trainer=ddp", "callbacks=finetune"], "callbacks=finetune freezes layers, .* train on one device"),
         (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),
         (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
         (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),

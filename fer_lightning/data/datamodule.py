@@ -143,6 +143,12 @@ class FaceDataModule(L.LightningDataModule):
         """Images of each class in a split, int64 (K,)."""
         return np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
 
+    def class_counts_drawn(self) -> np.ndarray:
+        """How often an epoch draws each class, float (K,): with `oversample` other than its images are many."""
+        counts = self.class_counts("train").astype(float)
+        drawn = counts ** (1 - self.oversample) * (counts > 0)
+        return drawn * counts.sum() / drawn.sum()
+
     def classes_missing_from(self, stage: str) -> list[str]:
         """Classes of which a split has no image."""
         return [name for name, count in zip(self.class_names, self.class_counts(stage), strict=True) if count == 0]

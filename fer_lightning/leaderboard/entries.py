@@ -1,5 +1,7 @@
 """Runs that differ only in seed or fold, as one row of a leaderboard, and whether the best is so by chance."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fer_lightning.leaderboard.runs import Column, Run, differing
+from fer_lightning.leaderboard.runs import Column, Run, differing, said
 
 RESAMPLES = 10_000
 MOST_TESTED = 25  # entries of a column that are tested against its best
+LOWER_IS_BETTER = ("loss", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +24,9 @@ class Entry:
     Attributes:
         column: What its numbers may be compared on.
         label: The network, and the settings in which it differs from others.
-        runs: In the order of seeds and folds.
-        mean: Of the metric over seeds; the folds of a seed are pooled by their images first.
+        runs: In the order of seeds and folds; of a seed and fold that was run more than once, the last.
+        mean: Of the metric over seeds; before, the folds of a seed are averaged by their images, which for accuracy is
+            the same as pooling them.
         std: Over seeds, or over the folds of a single seed; None for one run.
         interval: Half the width of the mean's 95 % interval (Student's t); None for one run.
         repetitions: In words: `3 seeds`, `10 folds`.
@@ -51,7 +55,7 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     keys = list(group_by) if group_by is not None else differing(runs)
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        values = tuple(str(run.settings.get(key) or None) for key in keys)
+        values = tuple(str(said(run.settings, key)) for key in keys)
         groups.setdefault((run.column, run.network, values), []).append(run)
     told: dict[tuple[Column, str], list[tuple]] = {}
     for column, network, values in groups:
@@ -60,12 +64,12 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
         _summary(column, _label(network, keys, values, told[column, network]), members, metric)
         for (column, network, values), members in groups.items()
     ]
-    lower_is_better = metric in ("loss", "ece")
-    return sorted(made, key=lambda entry: (entry.column, entry.mean if lower_is_better else -entry.mean))
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(made, key=lambda entry: (entry.column, sign * entry.mean))
 
 
 def with_p_values(made: Sequence[Entry]) -> list[Entry]:
-    """Fill in `p_value` by a paired bootstrap of each column's best against the others (Holm's correction)."""
+    """Fill in `p_value`, of entries by accuracy: a paired bootstrap of each column's best against the others (Holm)."""
     result = []
     for column in dict.fromkeys(entry.column for entry in made):
         best, *others = [entry for entry in made if entry.column == column]
@@ -112,7 +116,9 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
 
 
 def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> Entry:
-    runs = sorted(runs, key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
+    repeats = {run.repetition if run.repetition[0] is not None else run.folder: run for run in runs}
+    repeated = len(runs) - len(repeats)
+    runs = sorted(repeats.values(), key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
     seeds = list(dict.fromkeys(run.repetition[0] for run in runs))
     values = np.array([run.metrics[f"{column.stage}/{metric}"] for run in runs])
     weights = np.array([run.count for run in runs], float)
@@ -129,6 +135,10 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
     words = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"] if seeds != [None] else ["no seed"]
     of = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
     words += [f"{folds} folds" if of in (None, folds) else f"{folds} of {of} folds"] if of or folds > 1 else []
+    if len(runs) < len(seeds) * folds:
+        words.append(f"{len(seeds) * folds - len(runs)} missing")
+    if repeated:
+        words.append(f"{repeated} run again")
     return Entry(
         column=column,
         label=label,
@@ -170,13 +180,16 @@ def _name(key: str) -> str:
 
 
 def _short(value: str) -> str:
+    if value.startswith("[{"):  # objects: their classes, and a digest of their settings
+        classes = "+".join(str(each.get("_target_", "")).rpartition(".")[2] for each in json.loads(value))
+        return f"{classes[:24]}#{hashlib.sha256(value.encode()).hexdigest()[:4]}"
     text = value.rpartition(".")[2] if value.startswith(("fer_lightning.", "torch.")) else value
     return text if len(text) <= 24 else f"{text[:21]}..."
 
 
 def _mean_of(runs: Sequence[Run], name: str) -> float | None:
     values = [run.metrics.get(f"{run.stage}/{name}") for run in runs]
-    return None if None in values else float(np.mean(values))
+    return None if None in values else float(np.average(values, weights=[run.count for run in runs]))
 
 
 def _correct(entry: Entry) -> pd.Series | None:

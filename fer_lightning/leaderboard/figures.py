@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fer_lightning.leaderboard.entries import Entry
+from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry
 from fer_lightning.leaderboard.runs import Run
 
 KERNEL = "model.net.kernel_size"
@@ -18,11 +18,15 @@ MOST = 12  # bars or curves in one picture
 
 
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric by kernel size, a line a column and network, with the 95 % interval where there are several runs."""
+    """Metric by kernel size, with the 95 % interval where there are several runs.
+
+    A line a column, network and whatever other settings tell the entries apart.
+    """
     lines: dict[str, dict[int, Entry]] = {}
     for entry in entries:
         if (kernel := entry.runs[0].settings.get(KERNEL)) is not None:
-            lines.setdefault(f"{entry.runs[0].network}, {entry.column}", {}).setdefault(kernel, entry)
+            of = " ".join(part for part in entry.label.split() if not part.startswith("kernel_size="))
+            lines.setdefault(f"{of}, {entry.column}", {})[kernel] = entry
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
@@ -71,8 +75,11 @@ def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
         axes.scatter([x for x, _, _ in points], [y for _, y, _ in points])
         for x, y, label in points[: 2 * MOST]:
             axes.annotate(label, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
-        front = pareto_front([(x, y) for x, y, _ in points])
-        axes.plot([x for x, _ in front], [y for _, y in front], color="tab:red", alpha=0.5, drawstyle="steps-post")
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        front = pareto_front([(x, sign * y) for x, y, _ in points])
+        axes.plot(
+            [x for x, _ in front], [sign * y for _, y in front], color="tab:red", alpha=0.5, drawstyle="steps-post"
+        )
         wide = points[-1][0] > 10 * points[0][0]
         axes.set(xscale="log" if wide else "linear", xlabel=name)
         axes.xaxis.set_major_formatter(EngFormatter())

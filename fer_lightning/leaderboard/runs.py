@@ -24,17 +24,14 @@ PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_wo
 MACHINE = tuple(
     f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
 )
-WATCHING = tuple(
-    f"callbacks.{name}."
-    for name in (
-        "progress",
-        "epoch_seed",
-        "pictures",
-        "learning_check",
-        "epoch_table",
-        "best_checkpoint",
-        "last_checkpoint",
-    )
+WATCHING = (  # callbacks that change nothing of what is learnt
+    "progress",
+    "epoch_seed",
+    "pictures",
+    "learning_check",
+    "epoch_table",
+    "best_checkpoint",
+    "last_checkpoint",
 )
 # Parts of the configuration that stand in it a second time, where a constructor takes them.
 AGAIN = (
@@ -91,14 +88,17 @@ class Run:
         return Column(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
 
     @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """All of it, by dotted keys."""
+        return dict(flat(self.facts.get("config", {})))
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted keys, without what only repeats, places or watches a run."""
-        every = dict(flat(self.facts.get("config", {})))
         left_out = {*REPETITION, *PLACES, *MACHINE}
+        parts = (*(f"callbacks.{name}." for name in WATCHING), *AGAIN, "logger.")
         return {
-            key: value
-            for key, value in every.items()
-            if key not in left_out and not key.startswith((*WATCHING, *AGAIN, "logger."))
+            key: value for key, value in self.configuration.items() if key not in left_out and not key.startswith(parts)
         }
 
     @property
@@ -146,20 +146,21 @@ class Collected(NamedTuple):
 
 
 def collect(places: Sequence[Path]) -> Collected:
-    """Read every `result.json` at or below the given folders; a folder with checkpoints and none is unfinished.
+    """Read every `result.json` at or below the given folders, once; a folder with checkpoints and none is unfinished.
 
     A job of a sweep that failed left its reason in `failure.json`.
 
     Raises:
         InputError: A folder does not exist.
     """
-    runs, unreadable = [], {}
+    runs: dict[Path, Run] = {}
+    unreadable = {}
     for place in places:
         if not place.is_dir():
             raise InputError(f"there is no folder {place}: give the folder of a sweep, or outputs")
         for path in sorted(place.rglob("result.json")):
             try:
-                runs.append(Run(path.parent, _read(path)))
+                runs.setdefault(path.resolve(), Run(path.parent, _read(path)))
             except InputError as error:
                 unreadable[path.parent] = str(error)
         for path in sorted(place.rglob("checkpoints")):
@@ -167,7 +168,7 @@ def collect(places: Sequence[Path]) -> Collected:
                 unreadable[path.parent] = "is unfinished: it has no result.json"
         for path in sorted(place.rglob("failure.json")):
             unreadable[path.parent] = _failure(path)
-    return Collected(runs, unreadable)
+    return Collected(list(runs.values()), unreadable)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -182,11 +183,12 @@ def differing(runs: Sequence[Run]) -> list[str]:
     for first, *others in alike.values():
         for run in others:
             ours, theirs = first.settings, run.settings
-            keys |= {key for key in ours.keys() | theirs.keys() if _value(ours, key) != _value(theirs, key)}
+            keys |= {key for key in ours.keys() | theirs.keys() if said(ours, key) != said(theirs, key)}
     return sorted(keys)
 
 
-def _value(settings: Mapping[str, Any], key: str) -> Any:
+def said(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting, None where it is not there, nothing or zero."""
     value = settings.get(key)
     return None if value in (0, "", "[]", False) else value
 
