@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,16 @@ def test_the_table_of_options_names_every_one(group):
 def test_every_local_link_and_picture_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_leaderboard_in_docs_is_that_of_the_runs_in_docs(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "fer_lightning.report", ROOT / "docs" / "runs", "--output", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    for name in ("leaderboard.md", "leaderboard.csv"):
+        assert (ROOT / "docs" / "leaderboard" / name).read_text() == (tmp_path / name).read_text(), (
+            "make it again: fer-report docs/runs --output docs/leaderboard"
+        )
