@@ -108,8 +108,11 @@ def check_fits(
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
-    """Of two dicts, only the entries in which they differ; one that a dict lacks, as of an older version, is None."""
+    """Of two dicts, only the entries in which they differ; one that a dict lacks, as of an older version, is None.
+
+    Other code is no difference here: a run may go on after an upgrade, and says so.
+    """
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return theirs, ours
-    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
+    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name) and name != "code_sha256"]
     return {name: theirs.get(name) for name in names}, {name: ours.get(name) for name in names}

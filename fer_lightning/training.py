@@ -78,11 +78,14 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             class_names=list(datamodule.class_names),
             preprocess=datamodule.preprocess.to_dict(),
             class_counts=datamodule.class_counts_drawn().tolist(),
-            training=_training_facts(cfg, datamodule),
+            training=_training_facts(cfg, datamodule, code),
         )
         _check_measurable(cfg, datamodule, model)
         if cfg.ckpt_path is not None:
-            check_fits(load_checkpoint(cfg.ckpt_path), model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
+            checkpoint = load_checkpoint(cfg.ckpt_path)
+            check_fits(checkpoint, model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
+            if checkpoint["hyper_parameters"]["training"].get("code_sha256") != code["code_sha256"]:
+                log.warning("%s was written by other code than this: the run will be of both", cfg.ckpt_path)
             rank_zero_only(_reopen)(run_dir)
         else:
             model.load_initial_weights()
@@ -123,10 +126,11 @@ def _check_settings(cfg: DictConfig) -> None:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: leave them in")
 
 
-def _training_facts(cfg: DictConfig, datamodule: FaceDataModule) -> dict[str, Any]:
+def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
     fingerprint = datamodule.fingerprint
     return {
+        "code_sha256": code["code_sha256"],
         "network": cfg.model.net.name,
         "dataset": fingerprint["dataset"],
         "protocol": fingerprint["protocol"],

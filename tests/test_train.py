@@ -231,6 +231,15 @@ def test_what_only_watches_may_change_when_a_run_goes_on(run):
     run("logger=none", f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "callbacks.learning_check.epochs=1")
 
 
+def test_a_run_that_goes_on_under_other_code_says_so(run, monkeypatch, caplog):
+    resume = f"ckpt_path={run('logger=none') / 'checkpoints' / 'last.ckpt'}"
+    run("logger=none", resume)
+    assert "other code" not in caplog.text
+    monkeypatch.setattr("fer_lightning.code_version.code_digest", lambda: "edited")
+    run("logger=none", resume)
+    assert "last.ckpt was written by other code than this: the run will be of both" in caplog.text
+
+
 def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unknown(run, tmp_path):
     folder = run("logger=none")
     moved = tmp_path / "moved"
