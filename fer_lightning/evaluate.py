@@ -90,7 +90,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         if several:
             best = _evaluate_several(cfg, run_dir, facts)
         else:
-            path = find_model(cfg.ckpt_path)
+            path = find_model(cfg.ckpt_path, exported=False)
             best = _evaluate_one(cfg, path, _name(path), run_dir, facts)[1].overall["acc"].value
     (run_dir / "checkpoints").rmdir()  # held the folder's place
     Console().print(
@@ -105,7 +105,7 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
     """Each model into its own folder, then all of them beside each other; return the best accuracy."""
     if (run_dir / "report").exists():
         raise InputError(f"{run_dir} already holds a comparison: start another with hydra.run.dir=DIR")
-    paths = [find_model(path) for path in cfg.ckpt_path]
+    paths = [find_model(path, exported=False) for path in cfg.ckpt_path]
     names = [_name(path) for path in paths]
     names = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
     slugs = [re.sub(r"[^\w.-]+", "_", name) for name in names]

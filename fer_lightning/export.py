@@ -77,7 +77,10 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
     """
     checkpoint = load_checkpoint(checkpoint_path)
     result = _result_of(_run_folder(checkpoint_path))
-    card = replace(card_of(checkpoint), metrics=result["metrics"])  # all that the finished run measured
+    card = card_of(checkpoint)
+    if checkpoint_path.name == "best.ckpt":
+        card = replace(card, metrics=result["metrics"])  # all that the finished run measured, of this one
+    _make_parent(output)
     datamodule: FaceDataModule = config.instantiate(result["config"]["data"])
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
     faces = _some_faces(datamodule, unseen)
@@ -103,6 +106,15 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
             temporary.write_bytes(candidate.read_bytes())
     Console().print(f"Written: [bold]{output}[/bold]. Try it: fer-predict --model {output} PHOTO", soft_wrap=True)
     return parity
+
+
+def _make_parent(output: Path) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output.parent} cannot be made ({error.strerror}): choose another --output") from error
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name the file, as --output {output}/model.onnx")
 
 
 def _run_folder(checkpoint: Path) -> Path:

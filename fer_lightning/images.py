@@ -67,7 +67,8 @@ def decode_picture(data: bytes, name: str) -> Picture:
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
-            animated = getattr(header, "is_animated", False)
+            # An MPO holds one picture from several lenses, and some phones' plain photos are such.
+            animated = getattr(header, "is_animated", False) and header.format != "MPO"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(name, too_large) from None
     except (OSError, ValueError, SyntaxError):  # Pillow reads fewer formats than OpenCV

@@ -1,13 +1,14 @@
 """`fer-predict SOURCE...`: faces and emotions from photos, folders, video and webcam, as a table and as pictures."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -159,8 +160,20 @@ def main(
     formats = tuple(format_.split(","))
     if unknown := set(formats) - set(FORMATS):
         raise typer.BadParameter(f"--format {', '.join(sorted(unknown))}: there is {', '.join(FORMATS)}")
+    for option, why in {
+        "--align": align
+        and detector is DetectorName.none
+        and "needs a detector: --detector none takes faces as they are",
+        "--profile": profile and detector is not DetectorName.haar and "is of --detector haar alone",
+        "--show": show and views and "shows one source: leave --views away",
+    }.items():
+        if why:
+            raise typer.BadParameter(f"{option} {why}")
     if min_face <= 0:
         raise typer.BadParameter(f"--min-face must be above 0, got {min_face}")
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C, what was done until then is kept
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     Image.MAX_IMAGE_PIXELS = max_pixels
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
@@ -188,7 +201,7 @@ def main(
         moving = any(source.kind != "image" for source in found)
         names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
         results = Results(
-            output or (None if json_ else Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")),
+            output or (None if json_ and save is Save.table and formats == ("csv",) else _new_folder()),
             names,
             predictor.card.class_names,
             formats=formats,
@@ -229,13 +242,28 @@ def _predict(
                     _show(prediction, tally, anonymous=results.anonymous)
         except (KeyboardInterrupt, _Left):
             console.print("Stopped; what was done until here is kept.")
+        except BrokenPipeError:
+            pass  # who read the rows has seen enough
         except OSError as error:
             tally.stopped_by = (
-                f"stopped after {tally.frames} images, which are kept: {error.strerror or error} "
+                f"stopped after {tally.frames} images, which the tables but parquet keep: {error.strerror or error} "
                 f"({results.folder}); make room there, or choose another --output"
             )
         stream.close()  # finishes its videos before the tables are
     return tally
+
+
+def _new_folder() -> Path:
+    """A folder of this run's own, also where another starts in the same second."""
+    first = folder = Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    numbers = count(2)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            folder = first.with_name(f"{first.name}_{next(numbers)}")
+        else:
+            return folder
 
 
 def _introduce(console: Console, predictor: Predictor) -> None:

@@ -39,6 +39,14 @@ def test_a_model_file_carries_classes_preprocessing_training_and_metrics(onnx_mo
     assert card.metrics == json.loads((finished_run / "result.json").read_text())["metrics"]
 
 
+def test_the_last_epochs_model_does_not_bear_the_scores_of_the_best(finished_run, tmp_path):
+    output = tmp_path / "new" / "last.onnx"
+    export(finished_run / "checkpoints" / "last.ckpt", output, "float32")
+    assert list(load_backend(output).card.metrics) == ["val/acc"]  # its own epoch's
+    with pytest.raises(InputError, match="is a folder: name the file"):
+        export(finished_run / "checkpoints" / "last.ckpt", tmp_path / "new", "float32")
+
+
 @pytest.mark.parametrize(("precision", "smaller"), [("float16", 1.9), ("int8", 3.5)])
 def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
     checkpoint, onnx_model, tmp_path, monkeypatch, precision, smaller

@@ -34,6 +34,12 @@ KINDS = {
 }
 
 
+def test_a_photo_of_several_lenses_is_no_animation():
+    data = saved(PICTURE, "MPO", save_all=True, append_images=[PICTURE])
+    assert not decode_picture(data, "file").animated
+    assert decode_picture(saved(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(90)]), "file").animated
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_becomes_blue_green_red_bytes(kind):
     picture = decode_picture(KINDS[kind], "file")

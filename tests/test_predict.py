@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+from fer_lightning.inference.predictor import Prediction
+from fer_lightning.inference.results import Results
+from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.predict import _new_folder
 
 COLUMNS = [
     "source", "frame", "time_s", "face", "track", "x", "y", "width", "height", "detector_score", "emotion",
@@ -31,7 +36,8 @@ def predict(onnx_model, tmp_path):
     def run(*arguments, model=onnx_model, output="out", **options):
         command = [sys.executable, "-m", "fer_lightning.predict", *map(str, arguments), "--model", str(model)]
         command += ["--output", output] if output else []
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, **options)
+        caught = {} if "stdout" in options else {"capture_output": True}
+        return subprocess.run(command, cwd=tmp_path, timeout=120, **caught, **options)
 
     return run
 
@@ -184,7 +190,8 @@ def test_an_unsure_face_is_marked(predict, table, tmp_path, photo):
 
 
 @posix_only
-def test_ctrl_c_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tmp_path, table):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stopped_run_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tmp_path, table, name):
     command = [sys.executable, "-m", "fer_lightning.predict", str(video(1500)), "--model", str(onnx_model)]
     with subprocess.Popen(
         [*command, "--save", "video", "--output", "out"],
@@ -195,7 +202,7 @@ def test_ctrl_c_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tm
         film = tmp_path / "out" / "videos" / "film.mp4"
         while process.poll() is None and not (film.exists() and film.stat().st_size > 20_000):
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert b"what was done until here is kept" in errors
@@ -205,20 +212,37 @@ def test_ctrl_c_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tm
     assert cv2.VideoCapture(str(film)).read()[0]
 
 
-@posix_only
-def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, tmp_path, photo):
+def limit():
+    """Let no file grow beyond 3,000 bytes, as on a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+@pytest.fixture
+def many(tmp_path, photo):
     for i in range(60):
         (tmp_path / f"{i:02}.jpg").write_bytes(jpeg(cv2.resize(photo, (200, 200))))
 
-    def limit():
-        import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    finished = predict("*.jpg", preexec_fn=limit)
+@posix_only
+def test_a_full_disk_leaves_the_rows_that_others_wrote_to_the_same_file(predict, tmp_path, many):
+    before = '{"source": "before"}\n' * 100
+    (tmp_path / "all.jsonl").write_text(before)
+    with (tmp_path / "all.jsonl").open("ab") as file:
+        finished = predict("*.jpg", "--json", output=None, preexec_fn=limit, stdout=file, stderr=subprocess.PIPE)
     assert finished.returncode == 1
-    assert b"stopped after" in finished.stderr
+    lines = (tmp_path / "all.jsonl").read_text()
+    assert lines.startswith(before)
+    assert all(json.loads(line)["source"] for line in lines.splitlines())
+
+
+@posix_only
+@pytest.mark.parametrize("formats", ["csv", "csv,parquet"])
+def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, formats):
+    finished = predict("*.jpg", "--format", formats, preexec_fn=limit)
+    assert finished.returncode == 1
     rows = table()
     assert 5 < len(rows) < 60
     assert all(row["status"] in ("ok", "no_face") for row in rows)
@@ -235,6 +259,9 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, tmp_path, 
         (["a.jpg", "--min-face", "-3"], 2, "--min-face must be above 0"),
         (["a.jpg", "--detector", "yolo"], 2, "Invalid value for '--detector'"),
         (["a.jpg", "--bogus"], 2, "No such option"),
+        (["a.jpg", "--align", "--detector", "none"], 2, "--align needs a detector"),
+        (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile is of --detector haar alone"),
+        (["a", "b", "--views", "--show"], 2, "--show shows one source"),
     ],
 )
 def test_a_mistake_is_told_in_words(predict, tmp_path, arguments, code, message):
@@ -288,6 +315,64 @@ def test_a_window_shows_what_is_seen_and_changes_nothing_else(onnx_model, video,
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert [int(row["frame"]) for row in table()] == list(range(12))
+
+
+def test_pictures_of_like_names_do_not_replace_each_other(predict, tmp_path, photo):
+    names = ("p1/img.jpg", "p1/img_2.jpg", "p2/img.jpg", "p2/IMG.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(photo))
+    assert predict(*names, "--save", "images").returncode == 0
+    written = {path.name.lower() for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert written == {"img.jpg", "img_2.jpg", "img_3.jpg", "img_4.jpg"}
+
+
+def test_problems_of_a_run_before_do_not_stay(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(b"broken")
+    assert predict("a.jpg").returncode == 1
+    assert (tmp_path / "out" / "problems.csv").exists()
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("a.jpg").returncode == 0
+    assert not (tmp_path / "out" / "problems.csv").exists()
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda text: "now")
+    assert [_new_folder().name for _ in range(3)] == ["now", "now_2", "now_3"]
+
+
+@posix_only
+def test_a_reader_that_has_seen_enough_ends_the_run_quietly(onnx_model, many, tmp_path):
+    command = [sys.executable, "-m", "fer_lightning.predict", "*.jpg", "--json", "--model", str(onnx_model)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert b"error" not in errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+def test_a_film_whose_name_is_no_text_is_told_and_the_others_are_read(predict, table, tmp_path, photo, video):
+    (tmp_path / "films").mkdir()
+    video(3).rename(tmp_path / "films" / os.fsdecode(b"caf\xe9.mp4"))
+    (tmp_path / "films" / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("films").returncode == 0
+    assert [row["status"] for row in table()] == ["ok", "unreadable"]
+    assert "is not valid UTF-8" in (tmp_path / "out" / "problems.csv").read_text()
+
+
+def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
+    written = []
+    writer = SimpleNamespace(write=written.append, close=lambda: None)
+    results = Results(tmp_path, COLUMNS, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
+    camera = Source(name="camera 0", kind="camera", frames=lambda: iter([]), count=None)
+    with results, results.video(camera) as film:
+        for number, time_s in enumerate([3.0, 3.12, 3.13, 5.0]):  # the first picture came after three seconds
+            frame = Frame(source="camera 0", number=number, time_s=time_s, image=photo)
+            film.add(Prediction(frame=frame, faces=[]))
+    assert len(written) == 2 * 25 + 1  # two seconds at 25 frames/s
 
 
 def test_one_film_named_twice_is_two_films(predict, video, tmp_path):

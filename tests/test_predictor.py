@@ -14,6 +14,7 @@ from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.bundled import NAME, SHA256, bundled
+from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
 
@@ -191,6 +192,23 @@ class TestBundled:
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt"):
         Predictor(tmp_path)
+
+
+def test_of_a_run_what_was_written_last_speaks_and_its_checkpoint_where_that_is_asked_for(tmp_path):
+    exported, best = tmp_path / "model.onnx", tmp_path / "checkpoints" / "best.ckpt"
+    best.parent.mkdir()
+    for path, written in ((best, 1), (exported, 2)):
+        path.touch()
+        os.utime(path, (written, written))
+    assert find_model(tmp_path) == exported
+    assert find_model(tmp_path, exported=False) == best
+    os.utime(best, (3, 3))  # trained on, or calibrated
+    assert find_model(tmp_path) == best
+
+
+def test_a_folder_is_no_picture(predictor, tmp_path):
+    with pytest.raises(InputError, match="is not one picture"):
+        predictor.predict(tmp_path)
 
 
 @pytest.mark.skipif(

@@ -125,3 +125,33 @@ def test_a_camera_is_let_go_when_nobody_looks_any_more(camera):
     before = threading.active_count()
     frames.close()
     assert threading.active_count() < before
+
+
+@pytest.mark.parametrize(("frames", "every_s", "ends_early"), [(60, 1 / 15, False), (60, 1 / 30, True)])
+def test_a_film_of_varying_rate_is_whole_though_it_holds_fewer_frames_than_its_rate_says(
+    monkeypatch, frames, every_s, ends_early
+):
+    """Both say 30 frames/s for four seconds; one lasts as long with every second frame, the other is cut."""
+
+    class Film:
+        def __init__(self, path):
+            self.read_so_far = 0
+
+        def isOpened(self):
+            return True
+
+        def get(self, what):
+            times = {cv2.CAP_PROP_POS_MSEC: 1000 * every_s * (self.read_so_far - 1)}
+            return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: 120.0, **times}[what]
+
+        def read(self):
+            self.read_so_far += 1
+            return self.read_so_far <= frames, np.zeros((8, 8, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Film)
+    [film] = open_sources(["film.webm"])
+    last = [load() for load in film.frames()][-1]
+    assert (last.problem == "ends after 60 of 120 frames") == ends_early

@@ -1,5 +1,7 @@
 """Several views of one scene: matched in time or by name, and one decision for each person."""
 
+from dataclasses import replace
+
 import pytest
 
 from fer_lightning.errors import InputError
@@ -18,7 +20,7 @@ def view(*faces: Face, time_s: float = 0.0, source: str = "a") -> Prediction:
 
 
 def test_the_surer_view_weighs_more():
-    fused = fuse([view(seen(0.9, score=3.0)), view(seen(0.1, score=1.0), source="b")])
+    fused = fuse([view(seen(0.9, score=3.0)), view(seen(0.1, score=1.0), source="b")], "a + b")
     [person] = fused.faces
     assert person.probabilities == pytest.approx({"happy": 0.7, "sad": 0.3})
     assert person.box is None
@@ -26,26 +28,26 @@ def test_the_surer_view_weighs_more():
 
 
 def test_a_view_without_a_face_has_no_say():
-    [person] = fuse([view(), view(seen(0.2), source="b")]).faces
+    [person] = fuse([view(), view(seen(0.2), source="b")], "a + b").faces
     assert person.probabilities["happy"] == pytest.approx(0.2)
-    assert fuse([view(), view(source="b")]).faces == []
+    assert fuse([view(), view(source="b")], "a + b").faces == []
 
 
 def test_the_largest_faces_are_one_person():
-    [person] = fuse([view(seen(0.9, size=90), seen(0.0, size=20)), view(seen(0.7, size=80))]).faces
+    [person] = fuse([view(seen(0.9, size=90), seen(0.0, size=20)), view(seen(0.7, size=80))], "a + b").faces
     assert person.probabilities["happy"] == pytest.approx(0.8)
 
 
 def test_people_are_paired_from_left_to_right():
     one = view(seen(0.9, x=200, size=90), seen(0.1, x=10, size=50))
     other = view(seen(0.3, x=0, size=60), seen(0.7, x=300, size=40))
-    left, right = fuse([one, other], match="order").faces
+    left, right = fuse([one, other], "a + b", match="order").faces
     assert left.probabilities["happy"] == pytest.approx(0.2)
     assert right.probabilities["happy"] == pytest.approx(0.8)
 
 
 def test_where_views_differ_in_their_number_of_faces_the_largest_count():
-    [person] = fuse([view(seen(0.9, size=90), seen(0.1, x=99)), view(seen(0.7))], match="order").faces
+    [person] = fuse([view(seen(0.9, size=90), seen(0.1, x=99)), view(seen(0.7))], "a + b", match="order").faces
     assert person.probabilities["happy"] == pytest.approx(0.8)
 
 
@@ -62,6 +64,40 @@ def test_a_view_that_ended_is_missing_from_later_moments():
     assert [len(moment) for moment in moments] == [2, 1, 1, 1]
 
 
+def test_a_view_goes_on_where_the_first_ends():
+    short, long = ([view(time_s=i / 10, source=name) for i in range(n)] for name, n in (("a", 2), ("b", 5)))
+    moments = list(together([iter(short), iter(long)]))
+    assert [[each.frame.source for each in moment] for moment in moments] == [["a", "b"]] * 2 + [["b"]] * 3
+    assert [moment[-1].frame.time_s for moment in moments] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_each_view_numbers_its_people_for_itself_and_what_they_say_together_has_no_number():
+    [person] = fuse([view(replace(seen(0.9), track=3)), view(seen(0.1), source="b")], "a + b").faces
+    assert person.track is None
+
+
+def test_cameras_that_go_along_have_one_clock(monkeypatch):
+    starts = []
+    monkeypatch.setattr(
+        "fer_lightning.inference.sources._camera_frames", lambda _, start: iter(starts.append(start) or [])
+    )
+    [moment] = open_views(["0", "1"])
+    for source in moment:
+        list(source.frames())
+    assert starts[0] == starts[1] is not None
+
+
+def test_patterns_are_matched_as_folders_are(tmp_path, write_image, face):
+    for name in ("left/1.png", "left/2.png", "right/1.png", "right/2.png"):
+        write_image(tmp_path / name, face(1))
+    for places in (("left/*.png", "right/*.png"), ("left", "right/*.png")):
+        moments = open_views([str(tmp_path / place) for place in places])
+        assert [[source.name.rpartition("/")[2] for source in moment] for moment in moments] == [
+            ["1.png"] * 2,
+            ["2.png"] * 2,
+        ]
+
+
 def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
     for folder, names in {"left": ("1.png", "2.png", "only.png"), "right": ("1.png", "2.png")}.items():
         for name in names:
@@ -70,6 +106,7 @@ def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
     assert [[source.name.rpartition("/")[2] for source in moment] for moment in moments] == [
         ["1.png"] * 2,
         ["2.png"] * 2,
+        ["only.png"],
     ]
 
 

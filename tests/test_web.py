@@ -128,6 +128,15 @@ class TestService:
         third = service.photos([portrait], SETTINGS).folder
         assert [folder.exists() for folder in (first, second, third)] == [False, True, True]
 
+    def test_results_go_though_nobody_comes_back(self, onnx_model, portrait, tmp_path, monkeypatch):
+        monkeypatch.setattr("fer_lightning.web.service.HOUR", 1.0)
+        folder = Service({"model": onnx_model}, tmp_path / "results", device="cpu").photos([portrait], SETTINGS).folder
+        assert folder.exists()
+        end = time.monotonic() + 20
+        while folder.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not folder.exists()
+
     def test_those_who_left_are_forgotten(self, service, photo, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.MOST_PEOPLE", 2)
         jpeg = cv2.imencode(".jpg", np.zeros((48, 48, 3), np.uint8))[1].tobytes()

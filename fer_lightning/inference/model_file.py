@@ -8,10 +8,13 @@ from fer_lightning.inference.bundled import bundled
 RUNS = Path("outputs/runs")
 
 
-def find_model(model: str | Path | None) -> Path:
-    """A model file as it is; of a run's folder its best checkpoint; `newest` is that of the newest finished run.
+def find_model(model: str | Path | None, *, exported: bool = True) -> Path:
+    """A model file as it is, or a run's; `newest` is the newest finished run.
 
-    Nothing, or `bundled`, is the one that comes with the package.
+    Args:
+        model: A path, or a word; nothing, or `bundled`, is the one that comes with the package.
+        exported: Of a run's folder take its `model.onnx`, unless its best checkpoint was written since; else always the
+            checkpoint, where it is there.
 
     Raises:
         InputError: There is none.
@@ -25,14 +28,14 @@ def find_model(model: str | Path | None) -> Path:
                 f"{RUNS.absolute()} holds no finished run: train one (make demo, or python -m fer_lightning.train), or "
                 "leave newest away for the model that comes with the package"
             )
-        return find_model(max(finished, key=lambda path: path.stat().st_mtime).parent)
+        return find_model(max(finished, key=lambda path: path.stat().st_mtime).parent, exported=exported)
     path = Path(model)
     if not path.is_dir():
         return path
     if models := _models_in(path):
-        return models[0]
+        return max(models, key=lambda file: file.stat().st_mtime) if exported else models[0]
     raise InputError(f"{path.absolute()} is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt")
 
 
 def _models_in(run: Path) -> list[Path]:
-    return [path for path in (run / "model.onnx", run / "checkpoints" / "best.ckpt") if path.is_file()]
+    return [path for path in (run / "checkpoints" / "best.ckpt", run / "model.onnx") if path.is_file()]

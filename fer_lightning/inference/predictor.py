@@ -132,8 +132,12 @@ class Predictor:
         if isinstance(image, np.ndarray):
             frame = Frame(source="array", image=_as_bgr(image))
         else:
-            [source] = open_sources([str(image)])
-            frame = next(source.frames())()
+            found = open_sources([str(image)])
+            if len(found) != 1 or found[0].kind != "image":
+                raise InputError(
+                    f"{image} is not one picture: predict_all takes the frames of whatever open_sources finds"
+                )
+            frame = next(found[0].frames())()
         if frame.image is None:
             raise InputError(f"{frame.source} {frame.problem}")
         [prediction] = self.classify([self.find(frame, keep_image=False)])

@@ -39,5 +39,6 @@ def all_views(
                 moving = source.kind != "image"
                 add = stack.enter_context(results.video(source)).add if moving else results.add_picture
                 streams.append(map(add, predictions))
+            name = " + ".join(source.name for source in sources)
             for moment in together(streams):
-                yield results.add_fused(fuse(moment, match=match))
+                yield results.add_fused(fuse(moment, name, match=match))

@@ -1,9 +1,10 @@
 """Everything that predictions leave in a folder."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, fields
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 
 from fer_lightning.inference.events import Event, EventRecorder
@@ -65,20 +66,37 @@ class Results:
         self.video_writer = video_writer
         self._formats = formats
         self._tables = list(extra_tables)
-        self._open = ExitStack()
-        self._numbers: dict[str, int] = {}
+        self._open: list[AbstractContextManager[TableWriter]] = []
+        self._given: set[str] = set()
 
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for name in ("problems.csv", "events.csv"):  # those of a run before would accuse this one's files
+                (self.folder / name).unlink(missing_ok=True)
             with ExitStack() as stack:
-                paths = [self.folder / f"predictions.{suffix}" for suffix in self._formats]
-                self._tables += [stack.enter_context(table_writer(path, self.columns)) for path in paths]
-                self._open = stack.pop_all()
+                for suffix in self._formats:
+                    self._tables.append(self._table(f"predictions.{suffix}", self.columns))
+                    stack.push(self._open[-1])
+                stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        """Close each table by itself: one that a full disk has spoilt takes no other along."""
+        failed = None
+        for table in reversed(self._open):
+            try:
+                table.__exit__(None, None, None)
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _table(self, name: str, names: Sequence[str]) -> TableWriter:
+        opened = table_writer(self.folder / name, names)
+        table = opened.__enter__()
+        self._open.append(opened)
+        return table
 
     def add_picture(self, prediction: Prediction) -> Prediction:
         """Take a picture that is no video's."""
@@ -112,17 +130,19 @@ class Results:
 
     @cached_property
     def _problems(self) -> TableWriter:
-        return self._open.enter_context(table_writer(self.folder / "problems.csv", PROBLEM))
+        return self._table("problems.csv", PROBLEM)
 
     @cached_property
     def _events(self) -> TableWriter:
-        return self._open.enter_context(table_writer(self.folder / "events.csv", EVENT))
+        return self._table("events.csv", EVENT)
 
     def _file_name(self, source: str, suffix: str) -> str:
-        """One for each source: its own, with a number where another folder's file has the same."""
+        """One for each source: its own, with a number where another file's is the same."""
         stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
-        number = self._numbers[stem] = self._numbers.get(stem, 0) + 1
-        return f"{stem}{f'_{number}' if number > 1 else ''}{suffix}"
+        numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
+        name = next(name for name in numbered if name.lower() not in self._given)  # some disks ignore the case
+        self._given.add(name.lower())
+        return f"{name}{suffix}"
 
 
 class VideoResults:
@@ -136,10 +156,13 @@ class VideoResults:
         self._events = EventRecorder()
         self._timeline = Timeline(results.class_names)
         self._writer: VideoWriter | None = None
+        self._fps = source.fps or PLAIN_FPS
+        self._first_s = 0.0
+        self._written = 0
         if results.folder is not None and results.videos:
             (results.folder / "videos").mkdir(exist_ok=True)
             path = results.folder / "videos" / f"{self._name}.mp4"
-            self._writer = results.video_writer(path, source.fps or PLAIN_FPS)
+            self._writer = results.video_writer(path, self._fps)
 
     def add(self, prediction: Prediction) -> Prediction:
         """Take the next frame, and give it back with its people numbered and their probabilities smoothed."""
@@ -147,9 +170,20 @@ class VideoResults:
         self._events.add(prediction)
         self._timeline.add(prediction)
         if self._writer is not None and prediction.readable:
-            self._writer.write(drawn(prediction, anonymous=self._results.anonymous, bars=True))
+            self._film(prediction)
         self._results._add_rows(prediction)
         return prediction
+
+    def _film(self, prediction: Prediction) -> None:
+        """Show a frame for as long as its time says: a camera has no rate, and a file's may vary."""
+        if not self._written:
+            self._first_s = prediction.frame.time_s
+        due = round((prediction.frame.time_s - self._first_s) * self._fps) + 1
+        if due > self._written:
+            image = drawn(prediction, anonymous=self._results.anonymous, bars=True)
+            for _ in range(due - self._written):
+                self._writer.write(image)
+            self._written = due
 
     def close(self) -> None:
         """Write what is only known at the end."""

@@ -68,14 +68,19 @@ class Source:
     fps: float | None = None
 
 
-def open_sources(names: Sequence[str]) -> list[Source]:
-    """Find what a person named: files, folders (searched below too), glob patterns, camera numbers, `-`."""
+def open_sources(names: Sequence[str], *, start: float | None = None) -> list[Source]:
+    """Find what a person named: files, folders (searched below too), glob patterns, camera numbers, `-`.
+
+    Args:
+        names: As on the command line.
+        start: Of the cameras' clocks, by `time.monotonic`; None starts each with its first frame.
+    """
     sources = []
     for name in names:
         if name == "-":
             sources.append(_image("-", lambda: sys.stdin.buffer.read()))
         elif name.isdecimal() and not Path(name).exists():
-            sources.append(open_camera(int(name)))
+            sources.append(open_camera(int(name), start=start))
         elif Path(name).is_dir():
             sources += [_file(path) for path in _pictures_below(name)]
         elif not os.path.lexists(name) and glob.has_magic(name):
@@ -86,18 +91,22 @@ def open_sources(names: Sequence[str]) -> list[Source]:
     return sources
 
 
-def open_camera(number: int) -> Source:
-    """A camera by its number; its frames are always the newest."""
-    return Source(name=f"camera {number}", kind="camera", frames=lambda: _camera_frames(number), count=None, fps=None)
+def open_camera(number: int, *, start: float | None = None) -> Source:
+    """A camera by its number; its frames are always the newest, their times since `start`."""
+    return Source(name=f"camera {number}", kind="camera", frames=lambda: _camera_frames(number, start), count=None)
 
 
 def _pictures_below(folder: str) -> Iterator[str]:
     # Links to folders are not followed: they may lead in circles.
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse):
         folders.sort()
         for name in sorted(names):
             if Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
                 yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be searched ({error.strerror}): allow it, or name other sources")
 
 
 def _file(path: str) -> Source:
@@ -125,6 +134,11 @@ def _read_image(name: str, read: Callable[[], bytes]) -> Frame:
 
 
 def _video(path: str) -> Source:
+    if not _is_text(path):  # which ends OpenCV's process
+        problem = Frame(
+            source=path, problem="has a name that is not valid UTF-8, under which no video opens: rename it"
+        )
+        return Source(name=path, kind="video", frames=lambda: iter([lambda: problem]))
     video = cv2.VideoCapture(path)
     count, fps = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
     video.release()
@@ -135,6 +149,14 @@ def _video(path: str) -> Source:
         count=count if count > 0 else None,
         fps=fps if fps > 0 else None,
     )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _video_frames(path: str) -> Iterator[Load]:
@@ -156,7 +178,8 @@ def _video_frames(path: str) -> Iterator[Load]:
             yield lambda frame=frame: frame
             number, last_time = number + 1, time_s
         promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if number < promised - 2:  # containers miscount by one or two
+        # Containers miscount by one or two, and where the rate varies they count by time.
+        if number < promised - 2 and (fps <= 0 or last_time < (promised - 3) / fps):
             problem = f"ends after {number} of {promised} frames"
             yield lambda: Frame(source=path, number=number, time_s=max(last_time, 0.0), problem=problem)
         elif number == 0:
@@ -173,7 +196,7 @@ def _why_no_video(path: str) -> str:
     return f"({size} bytes) does not open as a video"
 
 
-def _camera_frames(number: int) -> Iterator[Load]:
+def _camera_frames(number: int, start: float | None) -> Iterator[Load]:
     """Newest frame first: those that come while one is worked on are dropped, so that no delay builds up."""
     camera = cv2.VideoCapture(number)
     if not camera.isOpened():
@@ -181,7 +204,7 @@ def _camera_frames(number: int) -> Iterator[Load]:
         raise InputError(f"there is no camera {number}, or another program uses it: try another number")
     newest = _Newest(camera)
     try:
-        number_of_frame, start = 0, time.monotonic()
+        number_of_frame, start = 0, time.monotonic() if start is None else start
         while (image := newest.take()) is not None:
             now = time.monotonic() - start
             frame = Frame(source=f"camera {number}", number=number_of_frame, time_s=now, image=image)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import RawIOBase, StringIO
@@ -67,7 +68,7 @@ class TableWriter(Protocol):
     """Takes rows as they come."""
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append; an OSError leaves the table at the rows of the calls before."""
+        """Append; an OSError leaves a csv or jsonl at the rows of the calls before, and a parquet without an end."""
         ...
 
 
@@ -87,7 +88,8 @@ class _TextWriter:
     def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
         self.names = names
         self._file = file
-        self._complete = 0
+        # Rows may go to the end of a file that holds others; of a pipe nothing can be taken back.
+        self._complete = file.seek(0, os.SEEK_END) if file.seekable() else None
 
     def _write(self, text: str) -> None:
         data = text.encode()
@@ -96,9 +98,11 @@ class _TextWriter:
             while written < len(data):
                 written += self._file.write(data[written:]) or 0
         except OSError:
-            self._file.truncate(self._complete)  # a full disk took part of it
+            if self._complete is not None:
+                self._file.truncate(self._complete)  # a full disk took part of it
             raise
-        self._complete += len(data)
+        if self._complete is not None:
+            self._complete += len(data)
 
 
 class CsvWriter(_TextWriter):

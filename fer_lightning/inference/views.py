@@ -1,6 +1,7 @@
 """Several cameras on one scene: their frames brought together, and one decision for each person."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,6 @@ from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.sources import Frame, Source, open_sources
 
 Match = Literal["largest", "order"]
-View = tuple[Source, Iterator[Prediction]]
 LARGEST_LAG_S = 0.5  # a view whose nearest frame is farther away has nothing to say about this moment
 
 
@@ -18,14 +18,15 @@ def open_views(names: Sequence[str]) -> list[list[Source]]:
     """The sources at each moment, one a view: folders give pictures of the same file name, videos and cameras go along.
 
     Returns:
-        For folders a list of pictures for each name that every folder has; else one list of the videos or cameras.
+        For folders and patterns a list for each file name, of the pictures that have it; else one list of the views.
 
     Raises:
         InputError: There are fewer than two views, they are of different kinds, or their file names share nothing.
     """
     if len(names) < 2:
         raise InputError(f"--views needs at least two sources of one scene, got {len(names)}")
-    views = [open_sources([name]) for name in names]
+    start = time.monotonic()  # one clock for all cameras, whenever each is ready
+    views = [open_sources([name], start=start) for name in names]
     kinds = {source.kind for view in views for source in view}
     if len(kinds) == 1 and "image" not in kinds and all(len(view) == 1 for view in views):
         return [[source for [source] in views]]
@@ -33,48 +34,67 @@ def open_views(names: Sequence[str]) -> list[list[Source]]:
         raise InputError(
             f"--views needs videos only, cameras only or folders of images, got {', '.join(sorted(kinds))}"
         )
-    if all(not Path(name).is_dir() for name in names):
-        return [[source for view in views for source in view]]
-    by_name = [
-        {Path(source.name).relative_to(name).as_posix(): source for source in view}
-        for name, view in zip(names, views, strict=True)
-    ]
-    shared = sorted(set.intersection(*(set(view) for view in by_name)))
-    if not shared:
+    if all(len(view) == 1 and view[0].name == name for name, view in zip(names, views, strict=True)):
+        return [[source for [source] in views]]
+    by_name = [{_name_within(name, source): source for source in view} for name, view in zip(names, views, strict=True)]
+    if not set.intersection(*(set(view) for view in by_name)):
         raise InputError(f"{' and '.join(names)} have no file name in common: views are matched by their names")
-    return [[view[name] for view in by_name] for name in shared]
+    return [[view[name] for view in by_name if name in view] for name in sorted(set().union(*by_name))]
+
+
+def _name_within(place: str, source: Source) -> str:
+    """A picture's path below a folder, or its file name where a pattern found it."""
+    path = Path(source.name)
+    return path.relative_to(place).as_posix() if Path(place).is_dir() else path.name
 
 
 def together(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Prediction]]:
-    """For each frame of the first view those of the others that are nearest in time; a view may be missing."""
+    """For each frame of the first view those of the others that are nearest in time; a view may be missing.
+
+    Where the first view ends, the others go on without it.
+    """
     first, *others = streams
-    nearest = [_nearest(stream) for stream in others]
+    followers = [_Follower(stream) for stream in others]
     for prediction in first:
-        found = (at(prediction.frame.time_s or 0.0) for at in nearest)
+        found = (follower.at(_time(prediction)) for follower in followers)
         yield [prediction, *(other for other in found if other is not None)]
+    if followers:
+        yield from together([follower.rest() for follower in followers])
 
 
-def _nearest(stream: Iterator[Prediction]) -> Callable[[float], Prediction | None]:
-    """A function of time, which must not go back."""
-    current, following = next(stream, None), next(stream, None)
+class _Follower:
+    """A view that is asked for its frame at a time, which must not go back."""
 
-    def distance(prediction: Prediction, time_s: float) -> float:
-        return abs((prediction.frame.time_s or 0.0) - time_s)
+    def __init__(self, stream: Iterator[Prediction]) -> None:
+        self._stream = stream
+        self._current, self._following = next(stream, None), next(stream, None)
 
-    def at(time_s: float) -> Prediction | None:
-        nonlocal current, following
-        while following is not None and distance(following, time_s) <= distance(current, time_s):
-            current, following = following, next(stream, None)
-        return current if current is not None and distance(current, time_s) <= LARGEST_LAG_S else None
+    def at(self, time_s: float) -> Prediction | None:
+        while self._following is not None and self._lag(self._following, time_s) <= self._lag(self._current, time_s):
+            self._current, self._following = self._following, next(self._stream, None)
+        near = self._current is not None and self._lag(self._current, time_s) <= LARGEST_LAG_S
+        return self._current if near else None
 
-    return at
+    def rest(self) -> Iterator[Prediction]:
+        """What `at` has not come to."""
+        if self._following is not None:
+            yield self._following
+            yield from self._stream
+
+    def _lag(self, prediction: Prediction, time_s: float) -> float:
+        return abs(_time(prediction) - time_s)
 
 
-def fuse(predictions: Sequence[Prediction], *, match: Match = "largest") -> Prediction:
+def _time(prediction: Prediction) -> float:
+    return prediction.frame.time_s or 0.0
+
+
+def fuse(predictions: Sequence[Prediction], source: str, *, match: Match = "largest") -> Prediction:
     """One decision from several views of a moment: probabilities averaged, weighted by how sure the detector was.
 
     Args:
         predictions: One a view; those without a face have no say.
+        source: What the views together are called.
         match: `largest` takes the largest face of each view for one person; `order` pairs faces from left to right,
             which needs as many in each view, and falls back to the largest where that is not so.
     """
@@ -86,7 +106,7 @@ def fuse(predictions: Sequence[Prediction], *, match: Match = "largest") -> Pred
     frame = predictions[0].frame
     return Prediction(
         frame=Frame(
-            source=" + ".join(prediction.frame.source for prediction in predictions),
+            source=source,
             number=frame.number,
             time_s=frame.time_s,
         ),
@@ -103,4 +123,5 @@ def _fused(faces: Sequence[Face]) -> Face:
         name: sum(weight * face.probabilities[name] for weight, face in zip(weights, faces, strict=True)) / sum(weights)
         for name in best.probabilities
     }
-    return replace(best, box=None, probabilities=probabilities, raw_probabilities=None)
+    # Each view numbers the people by itself.
+    return replace(best, box=None, track=None, probabilities=probabilities, raw_probabilities=None)

@@ -92,6 +92,7 @@ class Service:
         self._predictor = lru_cache(maxsize=8)(self._load)
         for name in self.models:
             self.predictor(Settings(model=name))
+        threading.Thread(target=self._keep_forgetting, daemon=True).start()
 
     def predictor(self, settings: Settings) -> Predictor:
         """Loaded once for each combination of settings that it depends on."""
@@ -128,10 +129,12 @@ class Service:
                     now = time.perf_counter()
                     if now - told > 0.5:
                         told = now
+                        results.folder.touch()  # its hour begins when it is done
                         note = _progress(len(predictions), total, now - started)
                         yield Answer(folder=results.folder, predictions=predictions, note=note, done=False)
             finally:
                 stream.close()  # finishes the video before the tables are
+        results.folder.touch()
         faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
         note = f"{_count(len(predictions), faces, 'frame')}, read in {seconds:.1f} s."
         yield Answer(folder=results.folder, predictions=predictions, note=note)
@@ -154,6 +157,12 @@ class Service:
                 self._trackers.popitem(last=False)
             prediction = tracker.follow(prediction)
         return {"faces": [_plain(face) for face in prediction.faces], "ms": 1000 * (time.perf_counter() - start)}
+
+    def _keep_forgetting(self) -> None:
+        while True:
+            time.sleep(HOUR / 60)
+            with self._lock:
+                self._forget()
 
     def _forget(self) -> None:
         """Delete the results that are older than an hour."""
