@@ -10,6 +10,11 @@ from PIL import Image
 
 from fer_lightning.errors import InputError
 
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".avif",
+    ".pgm", ".ppm", ".pbm", ".pnm",
+}  # fmt: skip
+
 # Pillow warns near its limit of pixels and raises far beyond it; here whatever is beyond is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

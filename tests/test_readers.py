@@ -308,7 +308,7 @@ class TestFolder:
         assert index.class_names == ("cats", "dogs")
         assert (index.splits is None) == (splits == [""])
 
-    @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG", ".png", ".bmp", ".webp"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".jpe", ".JPG", ".png", ".bmp", ".webp"])
     @pytest.mark.parametrize("colour", [False, True], ids=["gray", "colour"])
     def test_any_format_and_size_becomes_a_face(self, cats_and_dogs, face, write_image, suffix, colour):
         root = cats_and_dogs("")

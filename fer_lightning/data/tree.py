@@ -6,17 +6,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError, decode_image
+from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_image
 
 # What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 class FileTree:
@@ -40,7 +39,7 @@ class FileTree:
 
     def images(self) -> list[str]:
         """The names that end as image files do."""
-        return [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES)]
+        return [name for name in self.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
     def empty_folders(self) -> list[str]:
         """Folders with nothing in them, each ending in a slash."""

@@ -51,8 +51,6 @@ class OnnxBackend:
         self.threads = options.intra_op_num_threads if self.device == "cpu" else None
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=providers)
-        except InputError:
-            raise
         except Exception as error:  # ONNX Runtime's errors share no narrower class
             reason = str(error).splitlines()[0][:200]
             raise InputError(f"{path} ({len(data):,} bytes) is damaged or not an ONNX model ({reason})") from error

@@ -13,12 +13,8 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError, decode_picture
+from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_picture
 
-IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".avif",
-    ".pgm", ".ppm", ".pbm", ".pnm",
-}  # fmt: skip
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
 CAMERA_SILENCE_S = 5.0  # after which a camera counts as lost
 

@@ -12,7 +12,8 @@ import pandas as pd
 import skimage
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from fer_lightning.images import IMAGE_SUFFIXES
+from fer_lightning.inference.sources import VIDEO_SUFFIXES
 from fer_lightning.web.service import HOUR, Answer, Service, Settings, face_names
 
 HERE = Path(__file__).parent
