@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import precision_recall_fscore_support
 from typer.testing import CliRunner
 
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard.entries import entries, table, with_p_values
+from fer_lightning.leaderboard.entries import entries, with_p_values
+from fer_lightning.leaderboard.entries import table as table_of
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
 from fer_lightning.leaderboard.runs import collect
 from fer_lightning.report import main, typer
@@ -109,6 +111,20 @@ class TestEntries:
         [entry] = leaderboard(tmp_path)
         assert entry.mean == pytest.approx(25 / 40)
         assert entry.repetitions == "1 seed, 2 folds"
+
+    def test_macro_scores_of_folds_are_those_of_all_their_predictions(self, write_run, tmp_path):
+        generator = np.random.default_rng(0)
+        targets, predictions = generator.integers(0, 3, 90), generator.integers(0, 3, 90)
+        targets[:40] = 0  # the first fold lacks most classes
+        for fold, part in enumerate((slice(0, 40), slice(40, 90))):
+            folder = write_run(f"{fold}", acc=0.123, fold=fold)
+            table = {"image": [f"{i}.png" for i in range(90)], "target": targets, "prediction": predictions}
+            pd.DataFrame(table)[part].to_csv(folder / "predictions.csv", index=False)
+        every = precision_recall_fscore_support(targets, predictions, average="macro", zero_division=0)
+        for name, expected in zip(("precision_macro", "recall_macro", "f1_macro"), every, strict=False):
+            [entry] = leaderboard(tmp_path, name)
+            assert entry.mean == pytest.approx(expected)
+            assert table_of([entry], "acc")[name].item() == pytest.approx(expected)
 
     def test_folds_that_are_missing_are_told(self, write_run, tmp_path):
         write_run("first", acc=0.5, settings={"protocol": {"fold": 0, "n_folds": 10}})
@@ -325,7 +341,7 @@ def test_runs_without_seeds_are_entries_of_one(write_run, tmp_path):
     write_run("a", seed=None)
     [entry] = leaderboard(tmp_path)
     assert (entry.repetitions, entry.std) == ("no seed", None)
-    assert table([entry], "acc").acc.tolist() == [0.5]
+    assert table_of([entry], "acc").acc.tolist() == [0.5]
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from fer_lightning.leaderboard.runs import Column, Run, differing, said
 RESAMPLES = 10_000
 MOST_TESTED = 25  # entries of a column that are tested against its best
 LOWER_IS_BETTER = ("loss", "ece")
+MACRO = ("f1_macro", "precision_macro", "recall_macro")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,7 @@ class Entry:
         column: What its numbers may be compared on.
         label: The network, and the settings in which it differs from others.
         runs: In the order of seeds and folds; of a seed and fold that was run more than once, the last.
-        mean: Of the metric over seeds; before, the folds of a seed are averaged by their images, which for accuracy is
-            the same as pooling them.
+        mean: Of the metric over seeds; the folds of a seed are pooled first, as `pooled_score` says.
         std: Over seeds, or over the folds of a single seed; None for one run.
         interval: Half the width of the mean's 95 % interval (Student's t); None for one run.
         repetitions: In words: `3 seeds`, `10 folds`.
@@ -99,7 +99,7 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
                 "interval_95": entry.interval,
                 "p_against_best": entry.p_value,
                 **{
-                    name: _mean_of(entry.runs, name)
+                    name: pooled_score(entry.runs, name)
                     for name in ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")
                     if name != metric
                 },
@@ -120,15 +120,10 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
     repeated = len(runs) - len(repeats)
     runs = sorted(repeats.values(), key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
     seeds = list(dict.fromkeys(run.repetition[0] for run in runs))
-    values = np.array([run.metrics[f"{column.stage}/{metric}"] for run in runs])
-    weights = np.array([run.count for run in runs], float)
-    of_seed = [
-        np.average(values[mine], weights=weights[mine])
-        for seed in seeds
-        if (mine := np.array([run.repetition[0] == seed for run in runs])).any()
-    ]
+    values = [run.metrics[f"{column.stage}/{metric}"] for run in runs]
+    of_seed = _of_seeds(runs, metric)
     folds = len({run.repetition[1] for run in runs})
-    spread = np.array(of_seed) if len(of_seed) > 1 else values
+    spread = np.array(of_seed if len(of_seed) > 1 else values)
     count = len(spread)
     std = float(spread.std(ddof=1)) if count > 1 else None
     interval = None if std is None else float(stats.t.ppf(0.975, count - 1) * std / math.sqrt(count))
@@ -187,9 +182,40 @@ def _short(value: str) -> str:
     return text if len(text) <= 24 else f"{text[:21]}..."
 
 
-def _mean_of(runs: Sequence[Run], name: str) -> float | None:
-    values = [run.metrics.get(f"{run.stage}/{name}") for run in runs]
-    return None if None in values else float(np.average(values, weights=[run.count for run in runs]))
+def pooled_score(runs: Sequence[Run], name: str) -> float | None:
+    """Mean of a metric over seeds; None where a run lacks it.
+
+    The folds of a seed are pooled: accuracy, and what is left of the others without predictions.csv, as the mean over
+    images; macro scores from all folds' predictions together, since their mean over folds is another number.
+    """
+    if any(f"{run.stage}/{name}" not in run.metrics for run in runs):
+        return None
+    return float(np.mean(_of_seeds(runs, name)))
+
+
+def _of_seeds(runs: Sequence[Run], name: str) -> list[float]:
+    of_seed: dict[int | None, list[Run]] = {}
+    for run in runs:
+        of_seed.setdefault(run.repetition[0], []).append(run)
+    return [_pooled(folds, name) for folds in of_seed.values()]
+
+
+def _pooled(folds: Sequence[Run], name: str) -> float:
+    if name in MACRO and len(folds) > 1:
+        tables = [run.predictions() for run in folds]
+        if all(table is not None for table in tables):
+            return _macro(pd.concat(tables), name)
+    values = [run.metrics[f"{run.stage}/{name}"] for run in folds]
+    return float(np.average(values, weights=[run.count for run in folds]))
+
+
+def _macro(predictions: pd.DataFrame, name: str) -> float:
+    """As torchmetrics: over classes that occur as target or prediction, 0 where nothing is to be divided by."""
+    right = predictions.loc[predictions["correct"], "target"].value_counts()
+    targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
+    of = {"precision_macro": given, "recall_macro": targets, "f1_macro": targets.add(given, fill_value=0) / 2}[name]
+    classes = targets.index.union(given.index)
+    return float((right.reindex(classes, fill_value=0) / of.reindex(classes)).fillna(0).mean())
 
 
 def _correct(entry: Entry) -> pd.Series | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry
+from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry, pooled_score
 from fer_lightning.leaderboard.runs import Run
 
 KERNEL = "model.net.kernel_size"
@@ -48,13 +48,13 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
 
 def bars_figure(entries: Sequence[Entry]) -> Figure | None:
     """Accuracy, precision, recall and F1 side by side, for the first entries of one column."""
-    shown = [entry for entry in entries if all(_score(entry, name) is not None for name in SCORES)][:MOST]
+    shown = [entry for entry in entries if all(pooled_score(entry.runs, name) is not None for name in SCORES)][:MOST]
     if not shown:
         return None
     figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(shown) + 2), 4.6), layout="constrained")
     places, width = np.arange(len(shown)), 0.8 / len(SCORES)
     for number, name in enumerate(SCORES):
-        heights = [_score(entry, name) for entry in shown]
+        heights = [pooled_score(entry.runs, name) for entry in shown]
         axes.bar(places + (number - 1.5) * width, heights, width, label=name.replace("_macro", ", macro"))
     axes.set_xticks(places, [fill(entry.label, 26) for entry in shown], rotation=30, ha="right", fontsize=8)
     axes.set(ylim=(0, 1.12), title=str(shown[0].column))
@@ -137,8 +137,3 @@ def transfer_figure(runs: Sequence[Run]) -> Figure | None:
     axes.set_yticks(range(matrix.shape[0]), matrix.index)
     axes.set(xlabel="measured on", ylabel="trained on")
     return figure
-
-
-def _score(entry: Entry, name: str) -> float | None:
-    values = [run.metrics.get(f"{run.stage}/{name}") for run in entry.runs]
-    return None if None in values else float(np.mean(values))

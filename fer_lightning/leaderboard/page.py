@@ -23,9 +23,9 @@ HEADER = (
     "training",
 )
 NOTE = (
-    "Mean over seeds; before, the folds of a seed are averaged by their images, which for accuracy is the same as "
-    "pooling them. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, "
-    "of accuracy only: a paired bootstrap over the same test images against the best of the column, corrected for the "
+    "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and macro scores by all their "
+    "predictions. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, of "
+    "accuracy only: a paired bootstrap over the same test images against the best of the column, corrected for the "
     "number of comparisons (Holm); empty where the images differ. Columns are never to be compared with each other."
 )
 

@@ -121,14 +121,14 @@ class Run:
         return self.facts["data"]["splits"][self.stage]["count"]
 
     def predictions(self) -> pd.DataFrame | None:
-        """Which images it got right: image, correct; None where the run's table is not there or not readable."""
+        """Of each image: image, target, prediction, correct; None where the table is not there or not readable."""
         try:
             table = pd.read_csv(
                 self.folder / "predictions.csv", usecols=["image", "target", "prediction"], engine="pyarrow"
             )
         except (OSError, ValueError):
             return None
-        return pd.DataFrame({"image": table["image"], "correct": table["target"] == table["prediction"]})
+        return table.assign(correct=table["target"] == table["prediction"])
 
     def epochs(self) -> pd.DataFrame | None:
         """Its `metrics.csv`; None where there is none or it is not readable."""
