@@ -24,8 +24,8 @@ HEADER = (
 )
 NOTE = (
     "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and macro scores by all their "
-    "predictions. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, of "
-    "accuracy only: a paired bootstrap over the same test images against the best of the column, corrected for the "
+    "predictions. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, "
+    "of accuracy only: a paired bootstrap over the same test images against the best of the column, corrected for the "
     "number of comparisons (Holm); empty where the images differ. Columns are never to be compared with each other."
 )
 
