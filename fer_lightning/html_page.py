@@ -14,7 +14,8 @@ body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; 
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .86rem; margin: .8rem 0 }
 th, td { padding: .3rem .45rem; text-align: right; white-space: nowrap }
 th { border-bottom: 2px solid; cursor: default }
-th:first-child, td:first-child, .text { text-align: left } tr:nth-child(even) td { background: rgb(128 128 128 / .1) }
+th:first-child, td:first-child, .text { text-align: left } td:first-child { white-space: normal; min-width: 11rem }
+tr:nth-child(even) td { background: rgb(128 128 128 / .1) }
 img { max-width: 100%; background: white } figure { margin: 1.5rem 0 } .leaks { color: #b45309 }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1rem 0 } pre { white-space: pre-wrap }
 """
