@@ -71,8 +71,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         fit_seconds = time.perf_counter() - start
         scores: dict[str, float] = {}
         for stage in (stage for stage in ("val", "test") if datamodule.has(stage)):
-            with settings_of("the model"):
-                measured, findings = _measure(pipeline, datamodule, stage)
+            measured, findings = _measure(pipeline, datamodule, stage)
             scores |= measured
     write_artifacts(run_dir, findings, datamodule, datamodule.class_names)
     per_class = per_class_scores(findings.confusion, datamodule.class_names)
@@ -159,7 +158,9 @@ def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tupl
     """Scores and predictions of a split; what needs probabilities is left out, since votes are none."""
     indices = getattr(datamodule.split, stage)
     targets = torch.from_numpy(datamodule.index.targets[indices])
-    predictions = torch.from_numpy(pipeline.predict(_bytes(datamodule, indices)))
+    images = _bytes(datamodule, indices)
+    with settings_of("the model"):
+        predictions = torch.from_numpy(pipeline.predict(images))
     meter = Meter(stage, len(datamodule.class_names), keep_predictions=True)
     certain = torch.nn.functional.one_hot(predictions, len(datamodule.class_names)).float().log()
     meter.update(torch.zeros(()), certain, targets, torch.from_numpy(indices))

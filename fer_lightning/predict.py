@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, count
 from pathlib import Path
@@ -16,22 +14,17 @@ import cv2
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
-from fer_lightning.inference.pictures import drawn
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.reading import all_views, one_by_one
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
+from fer_lightning.inference.terminal import Tally, introduce, progress_bar, summarise
 from fer_lightning.inference.views import open_views
-
-MOST_LINES = 10  # of a list in the terminal
-WINDOW = "fer-predict"
+from fer_lightning.inference.window import WindowClosed, check_window, show_frame
 
 
 class Save(StrEnum):
@@ -64,40 +57,6 @@ class MatchName(StrEnum):
 
     largest = "largest"
     order = "order"
-
-
-@dataclass
-class Tally:
-    """What was seen so far."""
-
-    frames: int = 0
-    faces: int = 0
-    no_face: int = 0
-    unreadable: int = 0
-    problems: list[str] = field(default_factory=list)
-    first: list[Prediction] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
-    stopped_by: str | None = None
-
-    def add(self, prediction: Prediction) -> None:
-        """Count a frame."""
-        self.frames += 1
-        self.faces += len(prediction.faces)
-        self.no_face += prediction.readable and not prediction.faces
-        self.unreadable += not prediction.readable
-        if prediction.frame.problem and len(self.problems) <= MOST_LINES:
-            self.problems.append(f"{prediction.frame.source} {prediction.frame.problem}")
-        if len(self.first) < MOST_LINES:
-            self.first.append(Prediction(frame=prediction.frame.without_image(), faces=prediction.faces))
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.perf_counter() - self.started
-
-
-class _Left(Exception):
-    """`q` was pressed in the window, or it was closed."""
 
 
 def main(
@@ -158,19 +117,16 @@ def main(
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
     formats = tuple(format_.split(","))
-    if unknown := set(formats) - set(FORMATS):
-        raise typer.BadParameter(f"--format {', '.join(sorted(unknown))}: there is {', '.join(FORMATS)}")
-    for option, why in {
-        "--align": align
-        and detector is DetectorName.none
-        and "needs a detector: --detector none takes faces as they are",
-        "--profile": profile and detector is not DetectorName.haar and "is of --detector haar alone",
-        "--show": show and views and "shows one source: leave --views away",
-    }.items():
-        if why:
-            raise typer.BadParameter(f"{option} {why}")
-    if min_face <= 0:
-        raise typer.BadParameter(f"--min-face must be above 0, got {min_face}")
+    unknown = sorted(set(formats) - set(FORMATS))
+    for wrong, why in (
+        (unknown, f"--format {', '.join(unknown)}: there is {', '.join(FORMATS)}"),
+        (min_face <= 0, f"--min-face must be above 0, got {min_face}"),
+        (align and detector is DetectorName.none, "--align needs a detector: --detector none takes faces as they are"),
+        (profile and detector is not DetectorName.haar, "--profile is of --detector haar alone"),
+        (show and views, "--show shows one source: leave --views away"),
+    ):
+        if wrong:
+            raise typer.BadParameter(why)
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C, what was done until then is kept
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -196,8 +152,8 @@ def main(
         if not found:
             raise InputError(f"no image or video was found in {', '.join(sources)}")
         if show:
-            _check_window()
-        _introduce(console, predictor)
+            check_window()
+        introduce(console, predictor)
         moving = any(source.kind != "image" for source in found)
         names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
         results = Results(
@@ -220,7 +176,7 @@ def main(
         tally = _predict(stream, results, console, None if views else _total(found), show=show)
     except (InputError, OSError) as error:
         _fail(error)
-    _summarise(console, tally, results)
+    summarise(console, tally, results)
     if tally.unreadable == tally.frames:
         _fail(InputError("nothing could be read"))
     if tally.stopped_by:
@@ -232,21 +188,21 @@ def _predict(
 ) -> Tally:
     """Go through all that is predicted; what stops it midway, Ctrl-C or a full disk, leaves what was done."""
     tally = Tally()
-    with results, _progress(console) as progress:
+    with results, progress_bar(console) as progress:
         task = progress.add_task("Reading", total=total, rate="")
         try:
             for prediction in stream:
                 tally.add(prediction)
                 progress.update(task, advance=1, rate=f"{tally.frames / tally.seconds:.1f}/s")
                 if show:
-                    _show(prediction, tally, anonymous=results.anonymous)
-        except (KeyboardInterrupt, _Left):
+                    show_frame(prediction, tally.frames / tally.seconds, anonymous=results.anonymous)
+        except (KeyboardInterrupt, WindowClosed):
             console.print("Stopped; what was done until here is kept.")
         except BrokenPipeError:
             pass  # who read the rows has seen enough
         except OSError as error:
             tally.stopped_by = (
-                f"stopped after {tally.frames} images, which the tables but parquet keep: {error.strerror or error} "
+                f"stopped after {tally.frames} images, which all tables but parquet keep: {error.strerror or error} "
                 f"({results.folder}); make room there, or choose another --output"
             )
         stream.close()  # finishes its videos before the tables are
@@ -266,82 +222,9 @@ def _new_folder() -> Path:
             return folder
 
 
-def _introduce(console: Console, predictor: Predictor) -> None:
-    """Say which model speaks, and whether it knows real faces."""
-    card = predictor.card
-    dataset = card.training.get("dataset", "an unknown dataset")
-    score = next((f", {name} {value:.1%}" for name, value in card.metrics.items() if name.endswith("/acc")), "")
-    console.print(f"Model: {escape(str(predictor.model_path))} (trained on {dataset}{score})", soft_wrap=True)
-    if dataset == "synthetic":
-        console.print("[yellow]It was trained on drawn faces only: do not trust it on real ones.[/yellow]")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _total(sources: list[Source]) -> int | None:
     counts = [source.count for source in sources]
     return None if None in counts else sum(counts)
-
-
-def _check_window() -> None:
-    """Open a window in a process of its own: where there is no screen, OpenCV's Qt ends the process that asks."""
-    probe = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('fer-predict')"], capture_output=True)
-    if probe.returncode:
-        raise InputError(
-            "OpenCV cannot open a window here: leave --show away; or use a machine with a screen, and opencv-python in "
-            "place of opencv-python-headless"
-        )
-
-
-def _show(prediction: Prediction, tally: Tally, *, anonymous: bool) -> None:
-    if prediction.frame.image is None:
-        return
-    cv2.namedWindow(WINDOW, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
-    cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
-    cv2.setWindowTitle(WINDOW, f"fer-predict, {tally.frames / tally.seconds:.0f} frames/s (q to leave)")
-    if cv2.waitKey(1) == ord("q") or cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
-        raise _Left
-
-
-def _summarise(console: Console, tally: Tally, results: Results) -> None:
-    for problem in tally.problems[:MOST_LINES]:
-        console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
-    if len(tally.problems) > MOST_LINES:
-        console.print("[yellow]... and more: see problems.csv[/yellow]")
-    if tally.frames <= MOST_LINES and tally.faces:
-        console.print(_faces_table(tally.first))
-    console.print(
-        f"{_count(tally.frames, 'image')}, {_count(tally.faces, 'face')}, {tally.no_face} without a face, "
-        f"{tally.unreadable} unreadable, in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
-    )
-    if results.folder is not None:
-        console.print(f"Results: [bold]{escape(str(results.folder))}[/bold]", soft_wrap=True)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
-
-
-def _faces_table(predictions: list[Prediction]) -> Table:
-    table = Table("source", "face", "emotion", "confidence", "next")
-    for prediction in predictions:
-        for number, face in enumerate(prediction.faces):
-            second = sorted(face.probabilities, key=face.probabilities.__getitem__)[-2]
-            runner_up = f"{second} {face.probabilities[second]:.0%}"
-            source = escape(Path(prediction.frame.source).name)
-            table.add_row(source, str(number), face.emotion, f"{face.confidence:.0%}", runner_up)
-    return table
 
 
 def _fail(error: Exception) -> None:

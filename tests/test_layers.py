@@ -51,6 +51,7 @@ LAYERS = [
     {"inference.pictures"},
     {"inference.results"},
     {"inference.reading"},
+    {"inference.terminal", "inference.window"},
     {"predict", "web", "web.video_writer"},
     {"web.service"},
     {"web.page"},

@@ -243,8 +243,9 @@ class FaceDataModule(L.LightningDataModule):
 
     def _draw_weights(self) -> np.ndarray:
         """How often each training image is drawn, float (N,), adding up to 1."""
-        weights = self.class_counts("train")[self.index.targets[self.split.train]] ** -float(self.oversample)
-        return weights / weights.sum()
+        drawn, there_are = self.class_counts_drawn(), self.class_counts("train")
+        targets = self.index.targets[self.split.train]
+        return drawn[targets] / there_are[targets] / len(targets)
 
     def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -134,7 +134,6 @@ class Service:
                         yield Answer(folder=results.folder, predictions=predictions, note=note, done=False)
             finally:
                 stream.close()  # finishes the video before the tables are
-        results.folder.touch()
         faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
         note = f"{_count(len(predictions), faces, 'frame')}, read in {seconds:.1f} s."
         yield Answer(folder=results.folder, predictions=predictions, note=note)

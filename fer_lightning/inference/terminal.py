@@ -1,0 +1,100 @@
+"""What `fer-predict` says in the terminal."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fer_lightning.inference.predictor import Prediction, Predictor
+from fer_lightning.inference.results import Results
+
+MOST_LINES = 10  # of a list
+
+
+@dataclass
+class Tally:
+    """What was seen so far."""
+
+    frames: int = 0
+    faces: int = 0
+    no_face: int = 0
+    unreadable: int = 0
+    problems: list[str] = field(default_factory=list)
+    first: list[Prediction] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    stopped_by: str | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self.faces += len(prediction.faces)
+        self.no_face += prediction.readable and not prediction.faces
+        self.unreadable += not prediction.readable
+        if prediction.frame.problem and len(self.problems) <= MOST_LINES:
+            self.problems.append(f"{prediction.frame.source} {prediction.frame.problem}")
+        if len(self.first) < MOST_LINES:
+            self.first.append(Prediction(frame=prediction.frame.without_image(), faces=prediction.faces))
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+
+def introduce(console: Console, predictor: Predictor) -> None:
+    """Say which model speaks, and whether it knows real faces."""
+    card = predictor.card
+    dataset = card.training.get("dataset", "an unknown dataset")
+    score = next((f", {name} {value:.1%}" for name, value in card.metrics.items() if name.endswith("/acc")), "")
+    console.print(f"Model: {escape(str(predictor.model_path))} (trained on {dataset}{score})", soft_wrap=True)
+    if dataset == "synthetic":
+        console.print("[yellow]It was trained on drawn faces only: do not trust it on real ones.[/yellow]")
+
+
+def progress_bar(console: Console) -> Progress:
+    """How far it is and how fast; nothing where nobody looks."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def summarise(console: Console, tally: Tally, results: Results) -> None:
+    """Say what went wrong, what was found, if that is little, and where the results are."""
+    for problem in tally.problems[:MOST_LINES]:
+        console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
+    if len(tally.problems) > MOST_LINES:
+        console.print("[yellow]... and more: see problems.csv[/yellow]")
+    if tally.frames <= MOST_LINES and tally.faces:
+        console.print(_faces_table(tally.first))
+    console.print(
+        f"{_count(tally.frames, 'image')}, {_count(tally.faces, 'face')}, {tally.no_face} without a face, "
+        f"{tally.unreadable} unreadable, in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
+    )
+    if results.folder is not None:
+        console.print(f"Results: [bold]{escape(str(results.folder))}[/bold]", soft_wrap=True)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def _faces_table(predictions: list[Prediction]) -> Table:
+    table = Table("source", "face", "emotion", "confidence", "next")
+    for prediction in predictions:
+        for number, face in enumerate(prediction.faces):
+            second = sorted(face.probabilities, key=face.probabilities.__getitem__)[-2]
+            runner_up = f"{second} {face.probabilities[second]:.0%}"
+            source = escape(Path(prediction.frame.source).name)
+            table.add_row(source, str(number), face.emotion, f"{face.confidence:.0%}", runner_up)
+    return table
