@@ -369,10 +369,11 @@ def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
     results = Results(tmp_path, COLUMNS, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
     camera = Source(name="camera 0", kind="camera", frames=lambda: iter([]), count=None)
     with results, results.video(camera) as film:
-        for number, time_s in enumerate([3.0, 3.12, 3.13, 5.0]):  # the first picture came after three seconds
+        # The first picture came after three seconds; in the end the clock jumps by a day.
+        for number, time_s in enumerate([3.0, 3.12, 3.13, 5.0, 86_405.0, 86_406.0]):
             frame = Frame(source="camera 0", number=number, time_s=time_s, image=photo)
             film.add(Prediction(frame=frame, faces=[]))
-    assert len(written) == 2 * 25 + 1  # two seconds at 25 frames/s
+    assert len(written) == (2 + 10 + 1) * 25 + 1  # at 25 frames/s two seconds, ten for the jump, and one
 
 
 def test_one_film_named_twice_is_two_films(predict, video, tmp_path):

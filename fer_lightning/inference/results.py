@@ -18,6 +18,7 @@ from fer_lightning.inference.tracking import Tracker
 PROBLEM = ("source", "frame", "problem")
 EVENT = tuple(field.name for field in fields(Event))
 PLAIN_FPS = 25.0  # of an annotated video whose source does not say
+LONGEST_STILL_S = 10.0  # that one frame of it stands for; a longer gap is a clock that jumped
 
 
 class Results:
@@ -179,6 +180,10 @@ class VideoResults:
         if not self._written:
             self._first_s = prediction.frame.time_s
         due = round((prediction.frame.time_s - self._first_s) * self._fps) + 1
+        too_many = due - self._written - round(LONGEST_STILL_S * self._fps)
+        if too_many > 0:
+            self._first_s += too_many / self._fps
+            due -= too_many
         if due > self._written:
             image = drawn(prediction, anonymous=self._results.anonymous, bars=True)
             for _ in range(due - self._written):
