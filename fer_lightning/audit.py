@@ -4,6 +4,8 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import hydra
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -22,8 +26,15 @@ from fer_lightning.data.duplicates import Pairs, alike, flat, groups, identical
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
 from fer_lightning.plots import faces_figure
+from fer_lightning.preprocess import Preprocess
+from fer_lightning.run_folder import claimed
 
 log = logging.getLogger(__name__)
+
+# Pictures are compared as they are stored, of one size and before any filter.
+UNREAD = config.NO_TRAINING | {
+    f"preprocess.{name}": value for name, value in asdict(Preprocess()).items() if name not in ("size", "channels")
+}
 
 FLAGGED = "flagged.csv"
 SHOWN = 8  # pairs of a kind on the contact sheet
@@ -32,10 +43,12 @@ SHOWN = 8  # pairs of a kind on the contact sheet
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="audit")
 def main(cfg: DictConfig) -> None:
     """Audit one dataset under one protocol."""
-    audit(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError("an audit looks at one dataset: run it for each, without -m")
+    audit(cfg, overrides=HydraConfig.get().overrides.task)
 
 
-def audit(cfg: DictConfig) -> dict[str, Any]:
+def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compare all images with each other, write `cfg.output_dir`, print the findings and return them.
 
     `report.json` has the counts, `pairs.csv` a row for each pair of alike images, `flagged.csv` one for each image of
@@ -44,35 +57,35 @@ def audit(cfg: DictConfig) -> dict[str, Any]:
 
     Args:
         cfg: As conf/audit.yaml composes it.
+        overrides: What the command line changed in it, for the command that comes next.
     """
-    config.check_keys(cfg, config.AuditConfig)
-    if not 0 < cfg.threshold <= 1:
-        raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")
-    datamodule: FaceDataModule = instantiate(cfg.data)
-    faces = _Faces(datamodule)
-    table = faces.table(identical(faces.digests), alike(faces.images, threshold=cfg.threshold))
-    flagged = faces.flagged(table, flat(faces.images))
-    report = {
-        "dataset": datamodule.index.dataset,
-        "protocol": datamodule.split.protocol,
-        "train_sha256": datamodule.fingerprint["splits"]["train"]["sha256"],
-        "threshold": cfg.threshold,
-        "images": len(faces.stages),
-        "exact": faces.groups_report(table[table.exact]),
-        "near": faces.groups_report(table),
-        "also_in_train": {
-            stage: faces.overlap(flagged, stage) for stage in ("val", "test") if (faces.stages == stage).any()
-        },
-        "flat": faces.names[flat(faces.images)].tolist(),
-    }
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, report, table, flagged)
-    figure = faces.contact_sheet(table, f"{report['dataset']}, {report['protocol']}: alike images")
-    with replacing(folder / "contact_sheet.png") as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    _print(report, folder)
+    with claimed(folder):
+        config.check_keys(cfg, config.AuditConfig)
+        config.refuse_unread(cfg, UNREAD)
+        if not 0 < cfg.threshold <= 1:
+            raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")
+        datamodule: FaceDataModule = instantiate(cfg.data)
+        faces = _Faces(datamodule)
+        flat_ones = flat(faces.images)
+        table = faces.table(identical(faces.digests), alike(faces.images, threshold=cfg.threshold))
+        flagged = faces.flagged(table, flat_ones)
+        report = {
+            "dataset": datamodule.index.dataset,
+            "protocol": datamodule.split.protocol,
+            "train_sha256": datamodule.fingerprint["splits"]["train"]["sha256"],
+            "threshold": cfg.threshold,
+            "images": len(faces.stages),
+            "exact": faces.groups_report(table[table.exact]),
+            "near": faces.groups_report(table),
+            "also_in_train": {
+                stage: faces.overlap(flagged, stage) for stage in ("val", "test") if (faces.stages == stage).any()
+            },
+            "flat": faces.names[flat_ones].tolist(),
+        }
+        sheet = faces.contact_sheet(table, f"{report['dataset']}, {report['protocol']}: alike images")
+        _write(folder, report, table, flagged, sheet)
+    _print(report, folder, [text for text in overrides if text.startswith(("data", "protocol"))])
     return report
 
 
@@ -163,7 +176,10 @@ class _Faces:
         return faces_figure(self.images[positions], captions, title if len(shown) else f"{title}: none")
 
 
-def _write(folder: Path, report: dict[str, Any], table: pd.DataFrame, flagged: pd.DataFrame) -> None:
+def _write(folder: Path, report: dict[str, Any], table: pd.DataFrame, flagged: pd.DataFrame, sheet: plt.Figure) -> None:
+    with replacing(folder / "contact_sheet.png") as temporary:
+        sheet.savefig(temporary, dpi=110)
+    plt.close(sheet)
     with replacing(folder / "pairs.csv") as temporary:
         table.drop(columns=["first", "second"]).to_csv(temporary, index=False, float_format="%.4f")
     with replacing(folder / FLAGGED) as temporary:
@@ -172,7 +188,7 @@ def _write(folder: Path, report: dict[str, Any], table: pd.DataFrame, flagged: p
         temporary.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _print(report: dict[str, Any], folder: Path) -> None:
+def _print(report: dict[str, Any], folder: Path, data: Sequence[str]) -> None:
     console = Console()
     what = f"{report['dataset']}, {report['protocol']}: {report['images']:,} images"
     table = Table("", "exact", f"correlation from {report['threshold']}", title=what)
@@ -195,7 +211,7 @@ def _print(report: dict[str, Any], folder: Path) -> None:
     console.print(f"{len(report['flat'])} flat images")
     console.print(
         f"Everything is in [bold]{folder}[/bold]: contact_sheet.png, pairs.csv, {FLAGGED}, report.json. "
-        f"Accuracy without them: python -m fer_lightning.evaluate audit={folder} ckpt_path=...",
+        f"Accuracy without them: {' '.join(['python -m fer_lightning.evaluate', *data])} audit={folder} ckpt_path=...",
         soft_wrap=True,
     )
 

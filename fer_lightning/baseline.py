@@ -15,12 +15,14 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
 from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.code_version import describe_code
+from fer_lightning.data.announce import announce
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.hardware import describe_hardware
@@ -60,10 +62,11 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         with settings_of("the model"):
             pipeline: Pipeline = instantiate(cfg.model, seed=cfg.seed)
         datamodule: FaceDataModule = instantiate(cfg.data)
+        announce(datamodule)
         chosen = _chosen(datamodule, cfg.max_images, cfg.seed)
-        images, targets = _bytes(datamodule, chosen), datamodule.index.targets[chosen]
         if isinstance(pipeline[-1], SVC):
-            _check_cost(pipeline, images, targets)
+            _check_cost(pipeline, datamodule, chosen)
+        images, targets = _bytes(datamodule, chosen), datamodule.index.targets[chosen]
         log.info("fitting on %s images of %s", f"{len(chosen):,}", datamodule.index.dataset)
         start = time.perf_counter()
         with settings_of("the model"):  # scikit-learn looks at most of them only here
@@ -93,9 +96,6 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             "per_class": {findings.stage: per_class},
         },
     )
-    (
-        run_dir / "checkpoints"
-    ).rmdir()  # held the folder's place; there are none of scikit-learn's, which could carry code
     print_results(f"Fitted in {fit_seconds:.1f} s", scores, per_class, findings.stage)
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: result.json, predictions.csv, confusion_matrix.png", soft_wrap=True
@@ -107,10 +107,9 @@ def _check_settings(cfg: DictConfig) -> None:
     config.check_keys(cfg, config.BaselineConfig)
     if not str(cfg.model._target_).startswith(BASELINES):
         raise InputError("that model is a network: train it with python -m fer_lightning.train, or take knn or svm")
-    if cfg.data.oversample or cfg.augmentation.get("transforms"):
-        raise InputError(
-            "a baseline is fitted once, on each image as it is: leave data.oversample and augmentation away"
-        )
+    config.refuse_unread(cfg, config.NO_TRAINING)
+    if cfg.seed < 0:
+        raise InputError(f"seed must be at least 0, got {cfg.seed}")
 
 
 def _chosen(datamodule: FaceDataModule, most: int | None, seed: int) -> np.ndarray:
@@ -121,7 +120,10 @@ def _chosen(datamodule: FaceDataModule, most: int | None, seed: int) -> np.ndarr
     if most < len(datamodule.class_names):
         raise InputError(f"max_images must be at least {len(datamodule.class_names)}, one a class, got {most}")
     targets = datamodule.index.targets[train]
-    return np.sort(train_test_split(train, train_size=most, stratify=targets, random_state=seed)[0])
+    try:
+        return np.sort(train_test_split(train, train_size=most, stratify=targets, random_state=seed)[0])
+    except ValueError as error:
+        raise InputError(f"max_images={most} cannot be drawn from {len(train):,} class by class: {error}") from error
 
 
 def _bytes(datamodule: FaceDataModule, indices: np.ndarray) -> np.ndarray:
@@ -130,20 +132,27 @@ def _bytes(datamodule: FaceDataModule, indices: np.ndarray) -> np.ndarray:
     return np.stack([datamodule.preprocess.filtered(image) for image in faces])
 
 
-def _check_cost(pipeline: Pipeline, images: np.ndarray, targets: np.ndarray) -> None:
-    """Foretell an SVM's fit, which grows with the square of its images, and refuse one of days."""
-    if len(images) <= 4 * PROBE:
+def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarray) -> None:
+    """Foretell an SVM's fit, which grows with the square of its images, and refuse one of days before they are read."""
+    components = max((step.n_components for step in pipeline if isinstance(step, PCA)), default=0)
+    probe = max(PROBE, components)
+    if len(chosen) <= 4 * probe:
         return
-    part = np.random.default_rng(0).choice(len(images), PROBE, replace=False)
+    part = np.sort(np.random.default_rng(0).choice(chosen, probe, replace=False))
+    images, targets = _bytes(datamodule, part), datamodule.index.targets[part]
     start = time.perf_counter()
     with settings_of("the model"):
-        pipeline.fit(images[part], targets[part])
-    expected = (time.perf_counter() - start) * (len(images) / PROBE) ** 2
-    log.info("an SVM of %s images takes about %s here", f"{len(images):,}", _in_words(expected))
-    if len(images) > MOST_FOR_SVM:
+        features = pipeline[:-1].fit_transform(images, targets)
+        features_seconds = time.perf_counter() - start
+        pipeline[-1].fit(features, targets)
+    fit_seconds = time.perf_counter() - start - features_seconds
+    times = len(chosen) / probe
+    expected = features_seconds * times + fit_seconds * times**2
+    log.info("an SVM of %s images takes about %s here", f"{len(chosen):,}", _in_words(expected))
+    if len(chosen) > MOST_FOR_SVM:
         raise InputError(
-            f"an SVM of {len(images):,} images would take about {_in_words(expected)} here, since its fit grows with "
-            f"their square ({PROBE:,} were timed): take part of them with max_images=20000, or model=knn"
+            f"an SVM of {len(chosen):,} images would take about {_in_words(expected)} here, since its fit grows with "
+            f"their square ({probe:,} were timed): take part of them with max_images=20000, or model=knn"
         )
 
 

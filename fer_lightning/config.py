@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,11 +29,14 @@ from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
 from fer_lightning.sweep_folders import job_name, sweep_name
 
-__all__ = ["CONF_DIR", "check_keys", "compose_config", "instantiate", "plain_errors"]
+__all__ = ["CONF_DIR", "NO_TRAINING", "check_keys", "compose_config", "instantiate", "plain_errors", "refuse_unread"]
 
 USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+# For `refuse_unread`: what only the training of a network looks at.
+NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0}
 
 EXTRAS = {"submitit": "slurm"}  # by Hydra's plugin, where the names differ
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -118,6 +121,7 @@ class EvaluateConfig:
     ckpt_path: Any = None  # a path or several
     split: str | None = None
     audit: str | None = None
+    groups: str | None = None
     evaluate: ReportSettings = MISSING
     seed: int = MISSING
     output_dir: str = MISSING
@@ -198,6 +202,18 @@ def check_keys(cfg: DictConfig, schema: type) -> None:
     known = {field.name for field in fields(schema)}
     if unknown := set(cfg) - known:
         raise InputError(f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: {_listed(known)}")
+
+
+def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:
+    """Refuse settings that a command composes, since its data refer to them, but does not look at.
+
+    Args:
+        cfg: The composed configuration.
+        neutral: The place of each such setting, and its value where nothing is asked of it.
+    """
+    for place, value in neutral.items():
+        if (asked := OmegaConf.select(cfg, place)) != value:
+            raise InputError(f"{place}={asked} would change nothing here: omit it")
 
 
 def explain(error: Exception) -> str:

@@ -5,7 +5,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.card import model_card, training_in_words
 from fer_lightning.evaluation.comparison import comparison_sections
-from fer_lightning.evaluation.groups import groups_sections
+from fer_lightning.evaluation.groups import groups_sections, read_groups
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.provenance import images_of, provenance
@@ -54,11 +54,15 @@ from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
+from fer_lightning.preprocess import Preprocess
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.sweep import run_job
 
 log = logging.getLogger(__name__)
+
+# What the data's settings refer to and this command does not look at: the model brings its own preprocessing.
+UNREAD = config.NO_TRAINING | {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
@@ -67,7 +71,7 @@ def main(cfg: DictConfig) -> float:
     matplotlib.use("agg")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         if isinstance(cfg.ckpt_path, ListConfig):
-            raise InputError("a list of models is compared in one job: leave -m away, or the brackets")
+            raise InputError("a list of models is compared in one job: omit -m, or the brackets")
         return run_job(cfg)
     return evaluate(cfg, overrides=HydraConfig.get().overrides.task)
 
@@ -86,13 +90,13 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     with claimed(run_dir):
         facts = {"command": ["python", "-m", "fer_lightning.evaluate", *overrides], **describe_code()}
         config.check_keys(cfg, config.EvaluateConfig)
+        config.refuse_unread(cfg, UNREAD)
         _check_settings(cfg)
         if several:
             best = _evaluate_several(cfg, run_dir, facts)
         else:
             path = find_model(cfg.ckpt_path, exported=False)
             best = _evaluate_one(cfg, path, _name(path), run_dir, facts)[1].overall["acc"].value
-    (run_dir / "checkpoints").rmdir()  # held the folder's place
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: report/index.html to read, report/report.json, "
         + ("a folder for each model" if several else "result.json, predictions.csv"),
@@ -103,8 +107,6 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
 def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> float:
     """Each model into its own folder, then all of them beside each other; return the best accuracy."""
-    if (run_dir / "report").exists():
-        raise InputError(f"{run_dir} already holds a comparison: start another with hydra.run.dir=DIR")
     paths = [find_model(path, exported=False) for path in cfg.ckpt_path]
     names = [_name(path) for path in paths]
     names = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
@@ -132,9 +134,12 @@ def _evaluate_one(
     if origin.seen and not cfg.evaluate.allow_seen:
         raise InputError(f"{origin.seen}, or say evaluate.allow_seen=true")
     # Mistakes in the user's files are told before anything is measured.
-    datamodule.groups_of(images_of(origin.split, datamodule))
-    if cfg.audit is not None and origin.split in ("val", "test"):
+    if cfg.groups is not None:
+        read_groups(cfg.groups, [datamodule.index.names[i] for i in images_of(origin.split, datamodule)])
+    if cfg.audit is not None and origin.own and origin.split in ("val", "test"):
         read_audit(cfg.audit, datamodule, origin.split)
+    elif cfg.audit is not None:
+        log.warning("audit=%s says nothing here: it is for val or test of what %s was trained on", cfg.audit, name)
     measured = Measurement.of(path, name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
     if others := _other_classes(measured):
         log.warning("classes in common: %s", ", ".join(measured.classes.names))
@@ -153,7 +158,7 @@ def _evaluate_one(
         first,
         classes_section(measured, scores),
         twins_section(measured, cfg.audit),
-        *groups_sections(measured),
+        *groups_sections(measured, cfg.groups),
         faces_section(measured),
         calibration_section(measured, temperature, note),
         averaging_section(measured, cfg.evaluate.tta),
@@ -228,11 +233,12 @@ def _write(
     model_card_text = model_card(measured, scores, sections)
     write_report(folder / "report", measured.title, introduction, sections, described, model_card_text)
     metrics = _metrics(measured)
+    settings = OmegaConf.merge(cfg, {"preprocess": card.preprocess.to_dict()})
     write_result(
         folder / "result.json",
         {
             **facts,
-            "config": OmegaConf.to_container(cfg, resolve=True),
+            "config": OmegaConf.to_container(settings, resolve=True),
             "hardware": describe_hardware(),
             "model": {"path": path, "training": dict(card.training), "metrics": dict(card.metrics)},
             "data": data,

@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from fer_lightning.config import USERS_MISTAKES
 from fer_lightning.errors import InputError
 
+# Whichever of these is there, a command has finished in that folder: it writes it last.
+RESULTS = ("result.json", "report.json", "report")
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
 
 
@@ -37,6 +39,8 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
         if not goes_on and not list(checkpoints.glob("*.ckpt")):
             rank_zero_only(_give_back)(run_dir, strangers)
         raise
+    if not any(checkpoints.iterdir()):
+        checkpoints.rmdir()  # of a command that trains no network, it only held the folder's place
 
 
 def _give_back(run_dir: Path, strangers: set[str]) -> None:
@@ -55,7 +59,7 @@ def _give_back(run_dir: Path, strangers: set[str]) -> None:
 def _claim(run_dir: Path) -> None:
     resumable = (run_dir / "checkpoints" / "last.ckpt").exists()
     try:
-        if (run_dir / "result.json").exists():
+        if any((run_dir / name).exists() for name in RESULTS):
             raise FileExistsError
         (run_dir / "checkpoints").mkdir(parents=True)  # one of two runs that start at the same moment makes it
     except FileExistsError as error:

@@ -24,6 +24,7 @@ from fer_lightning.callbacks import EpochTable
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.code_version import describe_code
+from fer_lightning.data.announce import announce
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
@@ -73,6 +74,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         _check_settings(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule: FaceDataModule = instantiate(cfg.data)
+        announce(datamodule)
         model: ExpressionClassifier = instantiate(
             cfg.model,
             class_names=list(datamodule.class_names),
@@ -80,7 +82,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             class_counts=datamodule.class_counts_drawn().tolist(),
             training=_training_facts(cfg, datamodule, code),
         )
-        _check_measurable(cfg, datamodule, model)
+        _check_metrics(cfg, model)
         if cfg.ckpt_path is not None:
             checkpoint = load_checkpoint(cfg.ckpt_path)
             check_fits(checkpoint, model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
@@ -89,7 +91,8 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             rank_zero_only(_reopen)(run_dir)
         else:
             model.load_initial_weights()
-        _announce(datamodule)
+        if not datamodule.has("val"):
+            rank_zero_only(log.info)("no validation split: the last epoch is kept, none is chosen")
         trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
@@ -164,38 +167,11 @@ def _without_hydra(node: Any) -> Any:
     return node
 
 
-def _check_measurable(cfg: DictConfig, datamodule: FaceDataModule, model: ExpressionClassifier) -> None:
-    if not datamodule.has("val") and not datamodule.has("test"):
-        raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
+def _check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:
     for place in ("monitor.metric", *WATCHES):
         metric = OmegaConf.select(cfg, place)
         if metric is not None and metric not in model.val_meter.names:
             raise InputError(f"{place} {metric} is not measured: {', '.join(model.val_meter.names)}")
-
-
-@rank_zero_only
-def _announce(datamodule: FaceDataModule) -> None:
-    counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in ("train", "val", "test"))
-    log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
-    if datamodule.split.leaks:
-        log.warning(
-            "protocol %s lets near-copies and the same people into both train and test: its numbers only compare with "
-            "papers that split so",
-            datamodule.split.protocol,
-        )
-    if not datamodule.has("test"):
-        hint = " (this copy of FER2013 lacks PrivateTest)" if datamodule.index.dataset == "fer2013" else ""
-        log.warning("no test split here%s: val is reported, under its own name", hint)
-    if not datamodule.has("val"):
-        log.info("no validation split: the last epoch is kept, none is chosen")
-    for stage in ("val", "test"):
-        missing = datamodule.classes_missing_from(stage)
-        if datamodule.has(stage) and missing:
-            log.warning(
-                "%s has no image of class %s: a face taken for one counts as 0 in the macro scores",
-                stage,
-                ", ".join(missing),
-            )
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:

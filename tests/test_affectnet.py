@@ -108,11 +108,17 @@ class TestOfficial:
         with pytest.raises(InputError, match=f"5_exp.npy {message}, but AffectNet has 0 to 10"):
             read_affectnet(official_tree)
 
-    @pytest.mark.parametrize("content", [b"", b"happy", b"\x93NUMPY"])
+    @pytest.mark.parametrize("content", [b"", b"happy", b"\x93NUMPY", b"PK\x03\x04"])
     def test_an_annotation_that_is_no_number_is_refused(self, official_tree, content):
         (official_tree / "train_set" / "annotations" / "5_exp.npy").write_bytes(content)
         with pytest.raises(InputError, match=r"5_exp\.npy holds no number"):
             read_affectnet(official_tree)
+
+    def test_images_without_an_annotation_are_told(self, official_tree, caplog):
+        (official_tree / "train_set" / "annotations" / "5_exp.npy").unlink()
+        caplog.set_level(logging.WARNING)
+        assert len(read_affectnet(official_tree).names) == 31
+        assert "1 images without an annotation are left out, the first train_set/images/5.jpg" in caplog.text
 
     def test_a_pickle_is_not_loaded(self, official_tree):
         np.save(official_tree / "train_set" / "annotations" / "5_exp.npy", np.array([{}], dtype=object))
@@ -127,6 +133,31 @@ class TestKaggle:
         index = read_affectnet(kaggle_tree)
         assert dict(zip(index.names, labels(index), strict=True))["anger/image0000001.jpg"] == "contempt"
         assert index.splits is None
+
+    def test_a_line_that_is_repeated_counts_once(self, kaggle_tree, caplog):
+        csv = kaggle_tree / "labels.csv"
+        csv.write_text(f"{csv.read_text()}99,fear/image0000000.jpg,fear,0.9\n")
+        caplog.set_level(logging.WARNING)
+        assert len(read_affectnet(kaggle_tree).names) == 16
+        assert "1 lines repeat another and count once" in caplog.text
+
+    def test_an_image_under_two_labels_is_refused(self, kaggle_tree):
+        csv = kaggle_tree / "labels.csv"
+        csv.write_text(f"{csv.read_text()}99,fear/image0000000.jpg,happy,0.9\n")
+        with pytest.raises(InputError, match=r"gives fear/image0000000\.jpg two labels"):
+            read_affectnet(kaggle_tree)
+
+    def test_images_that_no_line_names_are_told(self, kaggle_tree, face, write_image, caplog):
+        write_image(kaggle_tree / "fear" / "unlisted.jpg", face(2, 9))
+        caplog.set_level(logging.WARNING)
+        read_affectnet(kaggle_tree)
+        assert "1 images without a line in labels.csv are left out, the first fear/unlisted.jpg" in caplog.text
+
+    def test_two_lists_are_refused(self, kaggle_tree):
+        (kaggle_tree / "more").mkdir()
+        (kaggle_tree / "more" / "labels.csv").write_text("pth,label\n")
+        with pytest.raises(InputError, match=r"holds labels\.csv and more/labels\.csv: keep one"):
+            read_affectnet(kaggle_tree)
 
     def test_a_missing_file_is_named(self, kaggle_tree, zipped, tmp_path):
         (kaggle_tree / "fear" / "image0000000.jpg").unlink()

@@ -50,6 +50,7 @@ class TestAlike:
         images[1, 0, 0] = 91
         assert len(alike(images, threshold=0.5).first) == 0
         assert flat(images).tolist() == [0, 1, 2]
+        assert flat(np.full((1, 48, 48, 3), (250, 20, 10), np.uint8)).tolist() == [0]
 
     def test_identical_digests_pair_with_the_first(self):
         digests = np.array([[1, 2], [3, 4], [1, 2], [1, 2]], np.uint8)
@@ -150,6 +151,19 @@ def test_a_dataset_without_twins_has_an_empty_report(run, duplicated):
 def test_a_threshold_that_is_no_correlation_is_refused(run, threshold):
     with pytest.raises(InputError, match="threshold must be above 0 and at most 1"):
         run(f"threshold={threshold}")
+
+
+def test_a_setting_that_an_audit_does_not_look_at_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="preprocess.gaussian_kernel=3 would change nothing here: omit it"):
+        run("preprocess=gaussian")
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_second_audit_does_not_overwrite_the_first(run):
+    report, folder = run()
+    with pytest.raises(InputError, match="already holds a run"):
+        run("threshold=0.99")
+    assert json.loads((folder / "report.json").read_text()) == report
 
 
 def test_fer2013_has_the_twins_that_are_known_of_it(real_data, tmp_path):

@@ -117,6 +117,16 @@ def test_an_svm_of_too_many_images_says_what_it_would_cost(run, monkeypatch, tmp
     run("model=svm", "max_images=125")
 
 
+def test_an_svms_cost_is_told_before_its_images_are_read(run, monkeypatch):
+    monkeypatch.setattr(baseline_module, "PROBE", 30)
+    monkeypatch.setattr(baseline_module, "MOST_FOR_SVM", 130)
+    read, bytes_of = [], baseline_module._bytes
+    monkeypatch.setattr(baseline_module, "_bytes", lambda data, which: read.append(len(which)) or bytes_of(data, which))
+    with pytest.raises(InputError, match="an SVM of 140 images"):
+        run("model=svm")
+    assert read == [30]
+
+
 def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
     with pytest.raises(InputError, match="is a network: train it with python -m fer_lightning.train"):
         baseline(compose_config("model=cnn4", f"output_dir={tmp_path / 'a'}", command="baseline"))
@@ -133,8 +143,11 @@ def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
         (["model=knn", "model.neighbors=0"], "model.neighbors must be at least 1, got 0"),
         (["model=knn", "model.neighbors=500"], "the model does not take its settings: .*n_neighbors"),
         (["model.pca=150"], "the model does not take its settings: n_components=150"),
-        (["data.oversample=1"], "leave data.oversample and augmentation away"),
-        (["augmentation=light"], "leave data.oversample and augmentation away"),
+        (["max_images=138"], "max_images=138 cannot be drawn from 140 class by class"),
+        (["seed=-1"], "seed must be at least 0, got -1"),
+        (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images here"),
+        (["data.oversample=1"], "data.oversample=1 would change nothing here: omit it"),
+        (["augmentation=light"], "augmentation.transforms=.* would change nothing here: omit it"),
     ],
 )
 def test_a_setting_that_is_wrong_or_does_nothing_is_named(run, overrides, message):

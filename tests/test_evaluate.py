@@ -227,7 +227,7 @@ class TestReport:
         assert "The epoch was chosen on these images" in (tmp_path / "evaluation" / "report" / "index.html").read_text()
 
     def test_scores_by_the_users_groups(self, report, tmp_path):
-        places = (*SYNTHETIC, f"data.groups={tmp_path / 'groups.csv'}")
+        places = (*SYNTHETIC, f"groups={tmp_path / 'groups.csv'}")
         report(*SYNTHETIC)
         names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image
         (tmp_path / "evaluation").rename(tmp_path / "first")
@@ -239,6 +239,9 @@ class TestReport:
         groups[5:].to_csv(tmp_path / "groups.csv", index=False)
         (tmp_path / "evaluation").rename(tmp_path / "second")
         with pytest.raises(InputError, match=r"groups\.csv lacks 5 of 35 images, the first .*: give each a row"):
+            report(*places)
+        pd.concat([groups, groups[:1].assign(glasses="no")]).to_csv(tmp_path / "groups.csv", index=False)
+        with pytest.raises(InputError, match=r"groups\.csv puts .* in two groups: give it one row"):
             report(*places)
         groups.rename(columns={"glasses": "age/band"}).to_csv(tmp_path / "groups.csv", index=False)
         with pytest.raises(InputError, match=r"a column must be named in letters and digits, got 'age/band'"):
@@ -350,9 +353,11 @@ def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tm
         (["evaluate.tta=flop"], "evaluate.tta must be none, flip, flip_shift, got 'flop'"),
         (["seed=-1"], "seed must be at least 0, got -1"),
         (["evaluate.resamples=-1"], "evaluate.resamples must be at least 0, got -1"),
-        (["data.groups=nowhere.csv"], "data.groups=nowhere.csv cannot be read as csv"),
+        (["preprocess=gaussian"], "preprocess.gaussian_kernel=3 would change nothing here: omit it"),
+        (["augmentation=light"], "augmentation.transforms=.* would change nothing here: omit it"),
+        (["groups=nowhere.csv"], "groups=nowhere.csv cannot be read as csv"),
         (["split=all"], "the model was trained on a part of synthetic: evaluate it on split=test"),
-        (["audit=nowhere"], r"there is no nowhere.flagged\.csv: make it with python -m fer_lightning.audit"),
+        (["audit=nowhere"], "nowhere holds no finished audit .*: make one with python -m fer_lightning.audit"),
         (["ckpt_path=nowhere.ckpt"], "there is no model file at .*nowhere.ckpt"),
         (["+bogus=1"], "there is no bogus in the configuration"),
     ],

@@ -418,6 +418,13 @@ class TestPlaces:
         shutil.rmtree("other")
         assert len(READERS[dataset](".").names) > 50
 
+    def test_two_archives_of_a_dataset_are_refused(self, tree, zipped, tmp_path):
+        archive = zipped(tree("ckplus"))
+        for name in ("a.zip", "b.zip"):
+            shutil.copy(archive, tmp_path / "project" / name)
+        with pytest.raises(InputError, match=r"several archives of ckplus, a\.zip and b\.zip: unpack them there"):
+            READERS["ckplus"](".")
+
     @pytest.mark.parametrize("folder", ["", "CK+48"])
     def test_root_may_be_the_folder_or_the_one_above_it(self, ckplus_tree, folder):
         assert len(read_ckplus(ckplus_tree / folder).names) == 84

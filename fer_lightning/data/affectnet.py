@@ -39,7 +39,7 @@ class _Labels(NamedTuple):
     splits: list[str] | None
 
 
-def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] = ()) -> FaceIndex:
+def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] | str = ()) -> FaceIndex:
     """Index AffectNet, zip or unpacked.
 
     Args:
@@ -49,7 +49,7 @@ def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] = (
     Raises:
         InputError: Nothing there, an expression of another name or number, a class without images.
     """
-    classes = {canonical(name) for name in exclude}
+    classes = {canonical(name) for name in ([exclude] if isinstance(exclude, str) else exclude)}
     if unknown := classes - set(AFFECTNET_CLASSES):
         raise InputError(
             f"data.reader.exclude has {', '.join(sorted(unknown))}, but the classes are {', '.join(AFFECTNET_CLASSES)}"
@@ -85,8 +85,12 @@ def _labels(tree: FileTree) -> _Labels:
     """As the layout that is there has them."""
     if annotations := [match for name in tree.names if (match := ANNOTATION.search(name))]:
         return _official(tree, annotations)
-    if csv_name := next(filter(_is_csv, tree.names), None):
-        return _kaggle(tree, csv_name)
+    if csv_names := list(filter(_is_csv, tree.names)):
+        if len(csv_names) > 1:
+            raise InputError(
+                f"{tree.path} holds {' and '.join(csv_names)}: keep one, or name its folder with data.root=DIR"
+            )
+        return _kaggle(tree, csv_names[0])
     index = index_class_folders(tree, "affectnet")
     words = [_known(index.class_names[target], f"{tree.path}: the class directory") for target in index.targets]
     return _Labels(list(index.names), words, None if index.splits is None else index.splits.tolist())
@@ -95,12 +99,13 @@ def _labels(tree: FileTree) -> _Labels:
 def _official(tree: FileTree, annotations: list[re.Match[str]]) -> _Labels:
     labels = _Labels([], [], [])
     unnamed = dict.fromkeys(UNNAMED, 0)
+    _warn_of_unlisted(tree, {_image(match) for match in annotations}, "an annotation")
     for match in track(annotations, description="Reading annotations"):
         number = _number(tree, match.string)
         if number in UNNAMED:
             unnamed[number] += 1
             continue
-        labels.names.append(f"{match['place']}/images/{match['id']}.jpg")
+        labels.names.append(_image(match))
         labels.words.append(AFFECTNET_NUMBERS[number])
         labels.splits.append(SPLITS[match["split"]])
     if any(unnamed.values()):
@@ -109,12 +114,16 @@ def _official(tree: FileTree, annotations: list[re.Match[str]]) -> _Labels:
     return labels
 
 
+def _image(annotation: re.Match[str]) -> str:
+    return f"{annotation['place']}/images/{annotation['id']}.jpg"
+
+
 def _number(tree: FileTree, name: str) -> int:
     """The expression in one annotation, which AffectNet keeps as a number or as its text."""
+    content = io.BytesIO(tree.read(name))
     try:
-        value = np.load(io.BytesIO(tree.read(name)), allow_pickle=False)
-        number = int(str(value))
-    except (ValueError, EOFError) as error:
+        number = int(str(np.lib.format.read_array(content, allow_pickle=False)))
+    except ValueError as error:
         raise InputError(f"{tree.path}: {name} holds no number ({error}); download it again or remove it") from error
     if not 0 <= number < len(AFFECTNET_NUMBERS) + len(UNNAMED):
         raise InputError(
@@ -138,7 +147,22 @@ def _kaggle(tree: FileTree, csv_name: str) -> _Labels:
         _known(label, f"{tree.path / csv_name}: line {line} has the label")
         for line, label in enumerate(table["label"], start=2)
     ]
-    return _Labels([str(above / path) for path in table["pth"]], words, None)
+    rows = pd.DataFrame({"name": [str(above / path) for path in table["pth"]], "word": words}).drop_duplicates()
+    if (again := rows["name"].duplicated()).any():
+        raise InputError(
+            f"{tree.path / csv_name} gives {rows['name'][again.idxmax()]} two labels: keep one of the two lines"
+        )
+    if len(rows) < len(table):
+        log.warning("%s: %d lines repeat another and count once", tree.path / csv_name, len(table) - len(rows))
+    _warn_of_unlisted(tree, set(rows["name"]), f"a line in {csv_name}")
+    return _Labels(rows["name"].tolist(), rows["word"].tolist(), None)
+
+
+def _warn_of_unlisted(tree: FileTree, listed: set[str], lacking: str) -> None:
+    if unlisted := [name for name in tree.images() if name not in listed]:
+        log.warning(
+            "%s: %d images without %s are left out, the first %s", tree.path, len(unlisted), lacking, unlisted[0]
+        )
 
 
 def _known(label: str, where: str) -> str:

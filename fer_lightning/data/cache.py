@@ -42,6 +42,11 @@ class FaceCache:
     digests: np.ndarray = field(compare=False)
     skipped: dict[int, str]
 
+    @property
+    def on_demand(self) -> bool:
+        """Whether images are too many to be kept, so that each is decoded whenever it is needed."""
+        return isinstance(self.images, DecodedOnDemand)
+
     def open(self) -> "np.ndarray | DecodedOnDemand":
         """Map the images into memory, read-only, or give what decodes those that are asked for by an index array."""
         return np.load(self.images, mmap_mode="r") if isinstance(self.images, Path) else self.images

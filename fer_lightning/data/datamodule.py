@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import lightning as L
 import numpy as np
-import pandas as pd
 import torch
 from albumentations import Compose
 from torch import nn
@@ -22,7 +21,6 @@ from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import FaceCache, Faces, cached_faces
 from fer_lightning.data.dataset import EpochSampler, FaceDataset
 from fer_lightning.data.faces import FaceIndex
-from fer_lightning.data.groups import read_groups
 from fer_lightning.data.on_device import DeviceLoader, has_room
 from fer_lightning.data.splits import STAGES, Split
 from fer_lightning.errors import InputError, settings_of
@@ -44,15 +42,13 @@ class FaceDataModule(L.LightningDataModule):
             training device, where the bytes then stay if it is a GPU with room for them.
         root: Where the dataset lies; None looks in the reader's own places.
         batch_size: Per process.
-        num_workers: Loader processes; None takes 0 on a CPU, where they would compete with the network for the same
-            cores, and up to 8 beside a GPU.
+        num_workers: Loader processes; None takes up to 8 beside a GPU or where images are decoded on demand, and else
+            0, since on a CPU they would compete with the network for the same cores.
         cache_dir: Where decoded images are kept.
         cache_gb: The most they may take there; beyond it each is decoded whenever it is needed, by the workers.
         oversample: From 0, where an epoch shows each training image once, to 1, where it draws every class equally
             often; between, a class with n images is drawn in proportion to n^(1 - oversample).
         on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
-        groups: A csv with a column `image` (names as in predictions.csv) and others, by which `evaluate` tells scores
-            apart; training does not look at it.
         seed: Of the order and the augmentations.
     """
 
@@ -70,7 +66,6 @@ class FaceDataModule(L.LightningDataModule):
         cache_gb: float = 8.0,
         oversample: float = 0.0,
         on_bad_image: Literal["fail", "skip"] = "fail",
-        groups: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,7 +87,6 @@ class FaceDataModule(L.LightningDataModule):
         self.cache_gb = cache_gb
         self.oversample = oversample
         self.on_bad_image = on_bad_image
-        self.groups = groups
         self.seed = seed
         self._preprocess = preprocess
 
@@ -144,7 +138,7 @@ class FaceDataModule(L.LightningDataModule):
         return np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
 
     def class_counts_drawn(self) -> np.ndarray:
-        """How often an epoch draws each class, float (K,): with `oversample` other than its images are many."""
+        """How many images of each class an epoch draws, float (K,): as many as there are without `oversample`."""
         counts = self.class_counts("train").astype(float)
         drawn = counts ** (1 - self.oversample) * (counts > 0)
         return drawn * counts.sum() / drawn.sum()
@@ -156,10 +150,6 @@ class FaceDataModule(L.LightningDataModule):
     def faces(self, indices: np.ndarray) -> Faces:
         """The images at these positions in `index`."""
         return Faces(self.cache.open(), indices)
-
-    def groups_of(self, indices: np.ndarray) -> pd.DataFrame | None:
-        """The columns of `groups` for the images at these positions, a row each; None where no file is named."""
-        return None if self.groups is None else read_groups(self.groups, [self.index.names[i] for i in indices])
 
     def has_twin_in_train(self, indices: np.ndarray) -> np.ndarray:
         """Whether the exact pixels of the images at these positions stand in `train`, bool (N,)."""
@@ -249,7 +239,9 @@ class FaceDataModule(L.LightningDataModule):
 
     def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        num_workers = (min(8, usable_cores() - 1) if on_gpu else 0) if self.num_workers is None else self.num_workers
+        num_workers = self.num_workers
+        if num_workers is None:
+            num_workers = min(8, usable_cores() - 1) if on_gpu or self.cache.on_demand else 0
         dataset = self.dataset(stage, augmented=training)
         sampler = EpochSampler(
             len(dataset),
@@ -259,7 +251,7 @@ class FaceDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
         )
-        if on_gpu and dataset.as_bytes and isinstance(self.cache.images, Path):
+        if on_gpu and dataset.as_bytes and not self.cache.on_demand:
             device, side = self.trainer.strategy.root_device, self.preprocess.size
             if has_room(device, len(dataset) * self.preprocess.channels * side**2):
                 images = torch.from_numpy(dataset.planes()).to(device)

@@ -63,7 +63,8 @@ def groups(pairs: Pairs, count: int) -> np.ndarray:
 
 def flat(images: np.ndarray) -> np.ndarray:
     """Positions of images that show next to nothing."""
-    return np.flatnonzero(images.reshape(len(images), -1).std(axis=1) < FLAT)
+    spread = images.reshape(len(images), images.shape[1] * images.shape[2], -1).std(axis=1)  # of each channel
+    return np.flatnonzero(spread.max(axis=1) < FLAT)
 
 
 def _normalised(images: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ class FaceIndex:
     sequences: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"{self.dataset}: {_first_repeated(self.names)} is listed twice")
         # torchmetrics does not check targets for logits: a label out of range has to be caught here.
         outside = np.flatnonzero((self.targets < 0) | (self.targets >= len(self.class_names)))
         if len(outside):
@@ -65,3 +67,8 @@ class FaceIndex:
             subjects=pick(self.subjects),
             sequences=pick(self.sequences),
         )
+
+
+def _first_repeated(names: Sequence[str]) -> str:
+    known: set[str] = set()
+    return next(name for name in names if name in known or known.add(name))

@@ -136,10 +136,10 @@ def _stratified(
     try:
         return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
     except ValueError as error:
-        counts = np.bincount(index.targets, minlength=len(index.class_names))
+        counts = np.bincount(index.targets[positions], minlength=len(index.class_names))
         rarest = int(counts.argmin())
         raise InputError(
-            f"protocol {name} cannot be stratified over {len(index.targets)} images ({error}): the rarest class, "
+            f"protocol {name} cannot be stratified over {len(positions)} images ({error}): the rarest class, "
             f"{index.class_names[rarest]}, has {counts[rarest]}"
         ) from error
 

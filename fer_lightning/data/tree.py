@@ -105,16 +105,22 @@ def find_tree(
         download: Where it comes from, in words, for the error.
 
     Raises:
-        InputError: There is no such place, or nothing of the dataset in it.
+        InputError: There is no such place, or nothing of the dataset in it, or more than one archive of it.
     """
     places = [Path(root)] if root is not None else _default_places(dataset)
     for place in places:
         if not place.exists():
             continue
-        for path in [place, *sorted(place.glob("*.zip"))] if place.is_dir() else [place]:
-            tree = FileTree(path)
-            if any(map(holds, tree.names)):
-                return tree
+        if any(map(holds, (tree := FileTree(place)).names)):
+            return tree
+        archives = [FileTree(path) for path in sorted(place.glob("*.zip"))] if place.is_dir() else []
+        if len(fitting := [archive for archive in archives if any(map(holds, archive.names))]) > 1:
+            raise InputError(
+                f"{place} holds several archives of {dataset}, {' and '.join(tree.path.name for tree in fitting)}: "
+                "unpack them there, or name one with data.root=ARCHIVE"
+            )
+        if fitting:
+            return fitting[0]
     tried = " and ".join(str(place.absolute()) for place in places)
     raise InputError(
         f"no {expected} found in {tried}: download {download}, put it there as it is (zip or unpacked), or say where "

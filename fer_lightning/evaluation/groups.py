@@ -1,7 +1,10 @@
 """A model's scores by a column that the user gives, and how far apart the groups are."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from fer_lightning.errors import InputError
 from fer_lightning.evaluation.figures import groups_figure
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Score
@@ -11,10 +14,40 @@ SHOWN = ("acc", "balanced_acc", "f1_macro")
 FEW = 30  # images; what fewer say is left to their intervals
 
 
-def groups_sections(measured: Measurement) -> list[Section]:
+def groups_sections(measured: Measurement, path: str | None) -> list[Section]:
     """One for each column of the user's file of groups."""
-    table = measured.datamodule.groups_of(measured.indices)
-    return [] if table is None else [_group_section(measured, table[column]) for column in table.columns]
+    if path is None:
+        return []
+    table = read_groups(path, [measured.datamodule.index.names[i] for i in measured.indices])
+    return [_group_section(measured, table[column]) for column in table.columns]
+
+
+def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
+    """The columns but `image` of a csv, a row for each of `names`, in their order.
+
+    Raises:
+        InputError: The file cannot be read, lacks some of these images, or has a column that is no identifier.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise InputError(f"groups={path} cannot be read as csv ({error})") from error
+    if "image" not in table or len(table.columns) < 2:
+        raise InputError(
+            f"groups={path} has the columns {', '.join(table.columns)}: it needs image, and others that say the groups"
+        )
+    if odd := [name for name in table.columns if not str(name).isidentifier()]:
+        raise InputError(f"groups={path}: a column must be named in letters and digits, got {odd[0]!r}")
+    table = table.fillna("unknown").drop_duplicates()
+    if (again := table["image"].duplicated()).any():
+        raise InputError(f"groups={path} puts {table['image'][again.idxmax()]} in two groups: give it one row")
+    table = table.set_index("image")
+    if missing := [name for name in names if name not in table.index]:
+        raise InputError(
+            f"groups={path} lacks {len(missing):,} of {len(names):,} images, the first {missing[0]}: "
+            "give each a row, if only with the group unknown"
+        )
+    return table.loc[list(names)].reset_index(drop=True)
 
 
 def _group_section(measured: Measurement, groups: pd.Series) -> Section:

@@ -71,7 +71,7 @@ def _own_and_seen(split: str, datamodule: FaceDataModule, card: ModelCard) -> tu
     if trained.get("dataset") == dataset and not own:
         return own, (
             f"the model was trained on another split of {dataset} ({_protocol(card)}), so that images of this one may "
-            "be among those it was trained on: give the protocol as its run had it"
+            "be among those it was trained on: give the protocol and data.reader as its run had them"
         )
     return own, None
 
@@ -80,7 +80,9 @@ def _protocol(card: ModelCard) -> str:
     """As the model file says it, with the settings that decide the split."""
     settings = card.training.get("protocol_settings", {})
     said = [
-        f"protocol.{name}={settings[name]}" for name in ("seed", "fold", "n_folds", "val_folds") if name in settings
+        f"protocol.{name}={settings[name]}"
+        for name in ("seed", "fold", "n_folds", "val_folds", "val_percent")
+        if name in settings
     ]
     return ", ".join([str(card.training.get("protocol")), *said])
 
@@ -92,4 +94,9 @@ def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
         return "The model was, or may have been, trained on some of these images: the figures say little of new faces."
     if own and split == "val":
         return "The epoch was chosen on these images, so the figures lean to the optimistic side."
-    return "The model was neither trained on these images nor chosen by them."
+    if own:
+        return "The model was neither trained on these images nor chosen by them."
+    return (
+        f"The model was trained on {card.training.get('dataset')}, and none of its splits is this one; whether single "
+        "images stand in both is not looked for."
+    )

@@ -50,11 +50,13 @@ def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, 
         InputError: There is no audit, or it is of other images or another split.
     """
     path, index = Path(audit) / "flagged.csv", datamodule.index
-    if not path.is_file():
+    try:
+        flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"there is no {path}: make it with python -m fer_lightning.audit, and give its folder as audit="
-        )
-    flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
+            f"{audit} holds no finished audit ({error}): make one with python -m fer_lightning.audit, and give its "
+            "folder as audit="
+        ) from error
     mine = {index.names[i] for i in getattr(datamodule.split, stage)}
     same_train = of.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
     if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:

@@ -1,0 +1,41 @@
+"""What a command says of its data before it begins."""
+
+import logging
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.splits import STAGES
+from fer_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def announce(datamodule: FaceDataModule) -> None:
+    """Say how many images each split has, and what the numbers measured on them are worth.
+
+    Raises:
+        InputError: Neither val nor test has an image, so that nothing could be measured.
+    """
+    if not datamodule.has("val") and not datamodule.has("test"):
+        raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
+    counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in STAGES)
+    log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
+    if datamodule.split.leaks:
+        log.warning(
+            "protocol %s lets near-copies and the same people into both train and test: its numbers only compare with "
+            "papers that split so",
+            datamodule.split.protocol,
+        )
+    if not datamodule.has("test"):
+        hint = " (this copy of FER2013 lacks PrivateTest)" if datamodule.index.dataset == "fer2013" else ""
+        log.warning("no test split here%s: val is reported, under its own name", hint)
+    for stage in ("val", "test"):
+        missing = datamodule.classes_missing_from(stage)
+        if datamodule.has(stage) and missing:
+            log.warning(
+                "%s has no image of class %s: a face taken for one counts as 0 in the macro scores",
+                stage,
+                ", ".join(missing),
+            )
