@@ -30,15 +30,11 @@ def main(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
     """Serve the page until Ctrl-C."""
-    try:
-        _check(host, port, auth)
-        with tempfile.TemporaryDirectory(prefix="fer-app-") as folder:
-            # Before Gradio is imported, which reads them.
-            os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/uploads", "GRADIO_ANALYTICS_ENABLED": "False"}
-            _serve(model or [], Path(folder), host, port, auth, max_upload_mb, max_pixels, opens=open_)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    _check(host, port, auth)
+    with tempfile.TemporaryDirectory(prefix="fer-app-") as folder:
+        # Before Gradio is imported, which reads them.
+        os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/uploads", "GRADIO_ANALYTICS_ENABLED": "False"}
+        _serve(model or [], Path(folder), host, port, auth, max_upload_mb, max_pixels, opens=open_)
 
 
 def _check(host: str, port: int, auth: str | None) -> None:

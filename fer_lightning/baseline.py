@@ -24,6 +24,7 @@ from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.code_version import describe_code
 from fer_lightning.data.announce import announce
 from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.durations import in_words
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.metrics import Findings, Meter, per_class_scores
@@ -148,19 +149,12 @@ def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarr
     fit_seconds = time.perf_counter() - start - features_seconds
     times = len(chosen) / probe
     expected = features_seconds * times + fit_seconds * times**2
-    log.info("an SVM of %s images takes about %s here", f"{len(chosen):,}", _in_words(expected))
+    log.info("an SVM of %s images takes about %s here", f"{len(chosen):,}", in_words(expected))
     if len(chosen) > MOST_FOR_SVM:
         raise InputError(
-            f"an SVM of {len(chosen):,} images would take about {_in_words(expected)} here, since its fit grows with "
+            f"an SVM of {len(chosen):,} images would take about {in_words(expected)} here, since its fit grows with "
             f"their square ({probe:,} were timed): take part of them with max_images=20000, or model=knn"
         )
-
-
-def _in_words(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tuple[dict[str, float], Findings]:

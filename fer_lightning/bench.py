@@ -8,12 +8,10 @@ repeats forward, backward and step on batches that are tensors in memory. Rounds
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
-import logging
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 
 import torch
 from rich.console import Console
@@ -25,27 +23,27 @@ from fer_lightning.callbacks import EpochTable
 from fer_lightning.config import instantiate
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
+from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.training import SETTLED_WARNINGS
+from fer_lightning.training import prepare_process
 
 ROUNDS = 4
 
 
 def main() -> None:
     """Measure, alternating, and print images/s with their ratios."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in SETTLED_WARNINGS:
-        warnings.filterwarnings("ignore", text)
-    keep_freed_memory()
+    prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    device = "cuda" if uses_gpu(cfg.trainer.accelerator) else "cpu"
     loops = {
         "real epoch": lambda: _real_epoch(cfg, datamodule),
-        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, bfloat16=precision == "bf16-mixed"),
-        "float32 NCHW": lambda: _bare_loop(_model(cfg, datamodule, channels_last=False), batches[::3], bfloat16=False),
+        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, device, bfloat16=precision == "bf16-mixed"),
+        "float32 NCHW": lambda: _bare_loop(
+            _model(cfg, datamodule, channels_last=False), batches[::3], device, bfloat16=False
+        ),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in track(range(ROUNDS + 1), description="Measuring"):
@@ -66,7 +64,7 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
     """Images/s of one training epoch under the Trainer, with the default callbacks, logger and augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         cfg.output_dir = folder
-        callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress"]
+        callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress" and node]
         trainer = instantiate(
             cfg.trainer,
             precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
@@ -79,9 +77,8 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
     return table.rows[-1]["images_per_s"]
 
 
-def _bare_loop(model: ExpressionClassifier, batches: list[FaceBatch], *, bfloat16: bool) -> float:
-    """Images/s of forward, backward and step, on the device that `auto` takes, with nothing around them."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _bare_loop(model: ExpressionClassifier, batches: list[FaceBatch], device: str, *, bfloat16: bool) -> float:
+    """Images/s of forward, backward and step, with nothing around them."""
     net = model.net.to(device)
     batches = [FaceBatch(*(tensor.to(device) for tensor in batch)) for batch in batches]
     optimizer = torch.optim.Adam(net.parameters())

@@ -4,7 +4,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from fer_lightning.errors import InputError
 
 PICKLE = b"\x80"  # how files of weights began before they were zip archives; torchvision still offers some
-KEYS = ("state_dict", "hyper_parameters")
+OURS = {"class_names", "net", "preprocess"}  # what every network of ours says of itself
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -29,15 +29,19 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     checkpoint = _load(path)
     if not _is_checkpoint(checkpoint):
-        raise InputError(f"{path} is not a checkpoint of fer_lightning: it lacks {' or '.join(KEYS)}")
+        raise InputError(f"{path} is not a checkpoint of fer_lightning: give a run's best.ckpt or last.ckpt")
     return checkpoint
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """Read a network's weights from a checkpoint, or from a file that holds nothing else, as torchvision's do.
+class Weights(NamedTuple):
+    """What a training may start from."""
 
-    Returns:
-        The weights by name, and whether a checkpoint of ours held them.
+    by_name: dict[str, Tensor]
+    preprocess: dict[str, Any] | None  # how the pixels were prepared; None where no network of ours learnt them
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read a network's weights from a checkpoint, or from a file that holds nothing else, as torchvision's do.
 
     Raises:
         InputError: As `load_checkpoint`, or there are no weights in the file.
@@ -49,10 +53,14 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) is no file of weights: give a run's best.ckpt")
     content = _load(path)
     if _is_checkpoint(content):
-        return network_weights(content), True
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        return Weights(network_weights(content), content["hyper_parameters"]["preprocess"])
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    ):
         raise InputError(f"{path} holds no weights by name: give a run's best.ckpt, or a state_dict's file")
-    return content, False
+    return Weights(content, None)
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -77,12 +85,16 @@ def _load(path: Path) -> Any:
             f"{path} holds more than weights and plain data and was not loaded, since such files can run code: "
             "use a checkpoint written by fer_lightning"
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, UnicodeDecodeError, IndexError) as error:
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) is damaged or not a checkpoint ({error})") from error
 
 
 def _is_checkpoint(content: Any) -> bool:
-    return isinstance(content, dict) and all(key in content for key in KEYS)
+    """Whether it is one of ours, and not of another project that uses Lightning."""
+    if not isinstance(content, dict) or "state_dict" not in content:
+        return False
+    hyper_parameters = content.get("hyper_parameters")
+    return isinstance(hyper_parameters, dict) and hyper_parameters.keys() >= OURS
 
 
 def check_fits(

@@ -179,6 +179,8 @@ def plain_errors() -> Iterator[None]:
             sys.exit(f"error: SLURM did not take the jobs: {str(error).strip()}")
         if _raiser(error) == "hydra.core.plugins":
             sys.exit(f"error: {error}{_extra_for(str(error))}")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which these commands need not import
+            sys.exit("error: the GPU's memory is full: lower data.batch_size, or free it of other processes")
         raise
     except (OSError, ValueError) as caught:
         if _raiser(caught).startswith("optuna."):

@@ -6,7 +6,6 @@ import io
 import json
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +27,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.command import run_command
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
+from fer_lightning.evaluation.cost import seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
@@ -94,7 +94,8 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         candidate.write_bytes(described(model, card))
         before, after = TorchBackend(checkpoint_path, device="cpu"), OnnxBackend(candidate, device="cpu")
         parity = _compare(before.logits, after.logits, faces)
-        _print(checkpoint_path, candidate, precision, parity, [_latency(run.logits, faces) for run in (before, after)])
+        latencies = [1000 * statistics.median(seconds_of(backend, 1)) for backend in (before, after)]
+        _print(checkpoint_path, candidate, precision, parity, latencies)
         if parity.largest_change > LARGEST_CHANGE[precision] or parity.changed_classes > CHANGED_CLASSES[precision]:
             raise InputError(
                 f"not written: against the checkpoint the {precision} model moves a probability by "
@@ -201,16 +202,6 @@ def _compare(before: Callable, after: Callable, faces: Faces) -> Parity:
         accuracy_before=float((one.argmax(axis=1) == faces.targets).mean()),
         accuracy_after=float((other.argmax(axis=1) == faces.targets).mean()),
     )
-
-
-def _latency(logits: Callable, faces: Faces, *, repeats: int = 30) -> float:
-    """Median milliseconds of one face."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        logits(faces.images[:1])
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
 
 
 def _print(checkpoint: Path, candidate: Path, precision: str, parity: Parity, latencies: list[float]) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
+from fer_lightning.cores import usable_cores
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # mallopt(3)
+
+
+def uses_gpu(accelerator: str) -> bool:
+    """Whether a Trainer with this setting (`auto`, `cpu`, `gpu` or `cuda`) trains on a CUDA GPU here."""
+    return accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
 
 
 def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
@@ -19,9 +26,9 @@ def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
 
     Args:
         requested: `auto`, or a precision of Lightning's, which is returned as it is.
-        accelerator: Of the trainer: `auto`, `cpu`, `gpu` or `cuda`.
+        accelerator: The Trainer's, as `uses_gpu` takes it.
     """
-    on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    on_gpu = uses_gpu(accelerator)
     device = torch.cuda.get_device_name() if on_gpu else "this processor"
     native = torch.cuda.get_device_capability() >= (8, 0) if on_gpu else _cpu_has_bfloat16()
     if requested != "auto":
@@ -52,7 +59,7 @@ def describe_hardware() -> dict[str, Any]:
     """Processor, threads and GPUs, as plain data."""
     return {
         "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -107,7 +107,9 @@ class ExpressionClassifier(L.LightningModule):
         """Start from `init_from`, where that is set, in all but the classes' layer."""
         if self.hparams.init_from is not None:
             source, skip = self.hparams.init_from, self.hparams.init_skip
-            new = load_initial_weights(self.net, self.hparams.net["name"], source, skip=skip)
+            new = load_initial_weights(
+                self.net, self.hparams.net["name"], source, skip=skip, preprocess=self.hparams.preprocess
+            )
             log.info("weights of %s, but for %s", source, ", ".join(new))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import typer
@@ -17,46 +16,18 @@ from rich.console import Console
 
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
+from fer_lightning.inference.backends import Device
+from fer_lightning.inference.detectors import DetectorName
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.reading import all_views, one_by_one
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
 from fer_lightning.inference.terminal import Tally, introduce, progress_bar, summarise
-from fer_lightning.inference.views import open_views
+from fer_lightning.inference.views import Match, open_views
 from fer_lightning.inference.window import WindowClosed, check_window, show_frame
 
-
-class Save(StrEnum):
-    """What is written beside the table."""
-
-    table = "table"
-    images = "images"
-    video = "video"
-    all = "all"
-
-
-class DetectorName(StrEnum):
-    """How faces are found."""
-
-    haar = "haar"
-    mtcnn = "mtcnn"
-    none = "none"
-
-
-class Device(StrEnum):
-    """Where the network runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class MatchName(StrEnum):
-    """Which faces of several views are one person's."""
-
-    largest = "largest"
-    order = "order"
+Save = Literal["table", "images", "video", "all"]  # beside the table
 
 
 def main(
@@ -75,13 +46,11 @@ def main(
     ] = None,
     save: Annotated[
         Save, typer.Option(help="What to write beside the table: pictures with the faces marked.")
-    ] = Save.table,
+    ] = "table",
     format_: Annotated[
         str, typer.Option("--format", help="Of the table: csv, jsonl, parquet, or several with commas.")
     ] = "csv",
-    detector: Annotated[
-        DetectorName, typer.Option(help="none: each image is a face crop already.")
-    ] = DetectorName.haar,
+    detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",
     min_face: Annotated[
         float, typer.Option(help="Smallest face, in pixels, or up to 1 as a fraction of the shorter side.")
     ] = 0.1,
@@ -92,7 +61,7 @@ def main(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode and detect. Default: one a core.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Of the network.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Of the network.")] = "auto",
     smooth: Annotated[
         float, typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.")
     ] = 0.3,
@@ -103,8 +72,8 @@ def main(
         bool, typer.Option("--views", help="The sources show one scene: also say what they show together.")
     ] = False,
     match: Annotated[
-        MatchName, typer.Option(help="Who is who across views: the largest face of each, or from left to right.")
-    ] = MatchName.largest,
+        Match, typer.Option(help="Who is who across views: the largest face of each, or from left to right.")
+    ] = "largest",
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse images with more, before decoding them.")
     ] = 100_000_000,
@@ -117,70 +86,85 @@ def main(
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
     formats = tuple(format_.split(","))
+    _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views)
+    _prepare_process(max_pixels)
+    console = Console(stderr=True, quiet=quiet)
+    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115 - it stays open
+    predictor = Predictor(
+        model,
+        detector=detector,
+        min_face=min_face,
+        max_side=max_side,
+        profile=profile,
+        align=align,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+    )
+    moments = open_views(sources) if views else []
+    found = list(chain.from_iterable(moments)) if views else open_sources(sources)
+    if not found:
+        raise InputError(f"no image or video was found in {', '.join(sources)}")
+    if show:
+        check_window()
+    introduce(console, predictor)
+    moving = any(source.kind != "image" for source in found)
+    names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
+    results = Results(
+        output or (None if json_ and save == "table" and formats == ("csv",) else _new_folder()),
+        names,
+        predictor.card.class_names,
+        formats=formats,
+        pictures=save in ("images", "all"),
+        videos=save in ("video", "all"),
+        smooth_s=smooth,
+        abstain_below=abstain_below,
+        anonymous=anonymize,
+        extra_tables=[JsonlWriter(stdout, names)] if json_ else [],
+    )
+    keep_images = results.pictures or results.videos or show
+    if views:
+        stream = all_views(predictor, moments, match, results, keep_images=keep_images)
+    else:
+        stream = one_by_one(predictor, found, results, keep_images=keep_images)
+    tally = _predict(stream, results, console, None if views else _total(found), show=show)
+    summarise(console, tally, results)
+    if tally.unreadable == tally.frames:
+        raise InputError("nothing could be read")
+    if tally.stopped_by:
+        raise InputError(tally.stopped_by)
+
+
+def _check_options(
+    formats: tuple[str, ...],
+    detector: DetectorName,
+    min_face: float,
+    *,
+    align: bool,
+    profile: bool,
+    show: bool,
+    views: bool,
+) -> None:
     unknown = sorted(set(formats) - set(FORMATS))
     for wrong, why in (
         (unknown, f"--format {', '.join(unknown)}: there is {', '.join(FORMATS)}"),
         (min_face <= 0, f"--min-face must be above 0, got {min_face}"),
-        (align and detector is DetectorName.none, "--align needs a detector: --detector none takes faces as they are"),
-        (profile and detector is not DetectorName.haar, "--profile is of --detector haar alone"),
+        (align and detector == "none", "--align needs a detector: --detector none takes faces as they are"),
+        (profile and detector != "haar", "--profile is of --detector haar alone"),
         (show and views, "--show shows one source: leave --views away"),
     ):
         if wrong:
             raise typer.BadParameter(why)
+
+
+def _prepare_process(max_pixels: int) -> None:
+    """Set what holds for the whole process: how it is stopped, how large a picture may be, who may print."""
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C, what was done until then is kept
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     Image.MAX_IMAGE_PIXELS = max_pixels
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
-    console = Console(stderr=True, quiet=quiet)
-    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115 - it stays open
-    try:
-        predictor = Predictor(
-            model,
-            detector=detector.value,
-            min_face=min_face,
-            max_side=max_side,
-            profile=profile,
-            align=align,
-            batch_size=batch_size,
-            workers=workers,
-            device=device.value,
-        )
-        moments = open_views(sources) if views else []
-        found = list(chain.from_iterable(moments)) if views else open_sources(sources)
-        if not found:
-            raise InputError(f"no image or video was found in {', '.join(sources)}")
-        if show:
-            check_window()
-        introduce(console, predictor)
-        moving = any(source.kind != "image" for source in found)
-        names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
-        results = Results(
-            output or (None if json_ and save is Save.table and formats == ("csv",) else _new_folder()),
-            names,
-            predictor.card.class_names,
-            formats=formats,
-            pictures=save in (Save.images, Save.all),
-            videos=save in (Save.video, Save.all),
-            smooth_s=smooth,
-            abstain_below=abstain_below,
-            anonymous=anonymize,
-            extra_tables=[JsonlWriter(stdout, names)] if json_ else [],
-        )
-        keep_images = results.pictures or results.videos or show
-        if views:
-            stream = all_views(predictor, moments, match.value, results, keep_images=keep_images)
-        else:
-            stream = one_by_one(predictor, found, results, keep_images=keep_images)
-        tally = _predict(stream, results, console, None if views else _total(found), show=show)
-    except (InputError, OSError) as error:
-        _fail(error)
-    summarise(console, tally, results)
-    if tally.unreadable == tally.frames:
-        _fail(InputError("nothing could be read"))
-    if tally.stopped_by:
-        _fail(InputError(tally.stopped_by))
 
 
 def _predict(
@@ -225,11 +209,6 @@ def _new_folder() -> Path:
 def _total(sources: list[Source]) -> int | None:
     counts = [source.count for source in sources]
     return None if None in counts else sum(counts)
-
-
-def _fail(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(1)
 
 
 def run() -> None:

@@ -89,7 +89,7 @@ class Preprocess:
 
     def planes(self, images: np.ndarray) -> np.ndarray:
         """The first half of `finish`: filter prepared images and put channels first, uint8 (N, C, S, S)."""
-        if self.clahe is not None or self.gaussian_kernel is not None or self.laplacian:
+        if self.filters:
             images = np.stack([self.filtered(image) for image in images])
         return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
@@ -101,6 +101,11 @@ class Preprocess:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map one picture to the network's input, float32 (1, C, S, S)."""
         return self.finish(self.prepare(image)[None])
+
+    @property
+    def filters(self) -> bool:
+        """Whether `filtered` changes anything."""
+        return self.clahe is not None or self.gaussian_kernel is not None or self.laplacian
 
     @property
     def lacks_statistics(self) -> bool:

@@ -1,7 +1,6 @@
 """`fer-report DIR...`: a leaderboard of all finished runs below some folders."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,20 +41,16 @@ def main(
 ) -> None:
     """Print a leaderboard, and write it as csv, Markdown and an HTML page with pictures."""
     matplotlib.use("agg")
-    try:
-        collected, metric = collect(places), metric.rpartition("/")[2]
-        runs = _chosen(collected.runs, metric, filter_ or [], places)
-        keys = group_by.split(",") if group_by else None
-        _check_keys([run.settings for run in runs], keys or [])
-        trained = [run for run in runs if not run.is_evaluation]
-        made = entries(trained, metric, group_by=keys)
-        if metric == "acc":
-            made = with_p_values(made)
-        folder = output or places[0]
-        _write(folder, made, runs, metric, collected.unreadable)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    collected, metric = collect(places), metric.rpartition("/")[2]
+    runs = _chosen(collected.runs, metric, filter_ or [], places)
+    keys = group_by.split(",") if group_by else None
+    _check_keys([run.settings for run in runs], keys or [])
+    trained = [run for run in runs if not run.is_evaluation]
+    made = entries(trained, metric, group_by=keys)
+    if metric == "acc":
+        made = with_p_values(made)
+    folder = output or places[0]
+    _write(folder, made, runs, metric, collected.unreadable)
     _print(made, metric, collected.unreadable, folder)
 
 

@@ -27,6 +27,9 @@ def count_parameters(net: nn.Module) -> int:
 
 def count_multiply_adds(net: nn.Module, example: Tensor) -> int:
     """Multiply-adds of one image (1, C, S, S) through the convolutions and dense layers, as PyTorch counts them."""
+    training = net.training
+    net.eval()  # batch norm cannot train on one image
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(example)
+    net.train(training)
     return counter.get_total_flops() // 2

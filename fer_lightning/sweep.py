@@ -29,7 +29,7 @@ from fer_lightning.atomic import replacing
 from fer_lightning.code_version import describe_code
 from fer_lightning.config import USERS_MISTAKES, instantiate
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard.runs import PLACES, flat
+from fer_lightning.run_settings import PLACES, flat
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fer_lightning.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
-PLACES = ("hydra", "-", "data.cache_dir=")  # where and how, not what
+NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # where and how, not what
 
 
 def sweep_name(arguments: Sequence[str]) -> str:
@@ -16,7 +16,7 @@ def sweep_name(arguments: Sequence[str]) -> str:
 
     The order of the arguments, and where the sweep runs, make no other sweep.
     """
-    meant = [text for text in arguments if not text.startswith(PLACES)]
+    meant = [text for text in arguments if not text.startswith(NOT_OF_THE_JOB)]
     values = "_".join(_plain(text.partition("=")[2]) for text in meant)
     digest = _digest([sorted(meant), code_digest()])
     return f"{values[:LONGEST]}_{digest}".lstrip("_")
@@ -28,7 +28,7 @@ def job_name(overrides: Sequence[str]) -> str:
     >>> job_name(["seed=1", "model.net.kernel_size=3", "model=cnn3", "sweep=kernel_size", "optimizer.lr=1e-3"])
     'model-cnn3_kernel_size-3_lr-1e-3_seed-1'
     """
-    meant = sorted(text.partition("=") for text in overrides if not text.startswith((*PLACES, "sweep=")))
+    meant = sorted(text.partition("=") for text in overrides if not text.startswith((*NOT_OF_THE_JOB, "sweep=")))
     name = "_".join(f"{key.rpartition('.')[2]}-{_plain(value)}" for key, _, value in meant) or "job"
     whole = len(name) <= LONGEST and all(_plain(value) == value for _, _, value in meant)
     return name if whole else f"{name[:LONGEST]}_{_digest(meant)}"

@@ -28,11 +28,11 @@ from fer_lightning.data.announce import announce
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
-from fer_lightning.leaderboard.runs import WATCHING
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import count_multiply_adds, count_parameters, write_result
 from fer_lightning.run_folder import claimed
+from fer_lightning.run_settings import WATCHING
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
         cfg.trainer,
         precision=precision,
         limit_val_batches=cfg.trainer.limit_val_batches if validates else 0,
-        callbacks=list(instantiate(cfg.callbacks).values()),
+        callbacks=[callback for callback in instantiate(cfg.callbacks).values() if callback is not None],
         logger=list(instantiate(cfg.logger).values()),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,

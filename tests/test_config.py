@@ -14,7 +14,16 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import fer_lightning
-from fer_lightning.config import CONF_DIR, TrainConfig, check_keys, compose_config, explain, instantiate, run_folder
+from fer_lightning.config import (
+    CONF_DIR,
+    TrainConfig,
+    check_keys,
+    compose_config,
+    explain,
+    instantiate,
+    plain_errors,
+    run_folder,
+)
 from fer_lightning.errors import InputError
 
 GROUPS = [
@@ -119,6 +128,11 @@ def test_an_experiment_says_its_number_and_its_command():
         header = path.read_text().partition("defaults:")[0]
         assert "Ours: " in header
         assert f"experiment={path.stem}" in header
+
+
+def test_a_full_gpu_is_told_with_the_remedy():
+    with pytest.raises(SystemExit, match="the GPU's memory is full: lower data.batch_size"), plain_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():

@@ -287,7 +287,7 @@ def test_several_models_stand_side_by_side(report, finished_run, onnx_model, tmp
     for folder in ("1_run", "2_run_model.onnx"):
         assert (tmp_path / "evaluation" / folder / "report" / "index.html").is_file()
         assert result(tmp_path / "evaluation" / folder)["images"] == 35
-    with pytest.raises(InputError, match="already holds a comparison"):
+    with pytest.raises(InputError, match="already holds a run"):
         report(*SYNTHETIC, model=f"[{finished_run},{onnx_model}]")
 
 

@@ -11,6 +11,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.bundled import bundled
 from fer_lightning.initial_weights import classes_layer, load_initial_weights
 from fer_lightning.models import NAMES, create_model
+from fer_lightning.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -49,6 +50,19 @@ def test_other_classes_are_no_obstacle(write_weights):
     assert ours(torch.zeros(1, 1, 48, 48)).shape == (1, 3)
 
 
+def test_a_layer_to_skip_that_is_none_is_refused(write_weights):
+    net = create_model("cnn3", num_classes=7)
+    with pytest.raises(InputError, match=r"model.init_skip has featuers.0, but cnn3 has features.0, features"):
+        load_initial_weights(net, "cnn3", write_weights(net), skip=["featuers.0"])
+
+
+@pytest.mark.parametrize(("scaling", "told"), [("unit", True), ("standard", False)])
+def test_pixels_that_the_weights_are_not_used_to_are_told(scaling, told, caplog):
+    preprocess = Preprocess(scaling=scaling).to_dict()
+    load_initial_weights(create_model("cnn4", num_classes=3), "cnn4", "bundled", preprocess=preprocess)
+    assert ("bundled are used to preprocess.scaling=standard, and this run has unit" in caplog.text) is told
+
+
 def test_the_older_format_of_torchvisions_files_serves(write_weights):
     theirs, ours = create_model("cnn3", num_classes=7), create_model("cnn3", num_classes=7)
     load_initial_weights(ours, "cnn3", write_weights(theirs, _use_new_zipfile_serialization=False))
@@ -58,8 +72,8 @@ def test_the_older_format_of_torchvisions_files_serves(write_weights):
 def test_a_runs_checkpoint_serves(finished_run):
     ours = create_model("cnn4", num_classes=7)
     load_initial_weights(ours, "cnn4", finished_run / "checkpoints" / "best.ckpt")
-    weights, from_a_run = read_weights(finished_run / "checkpoints" / "best.ckpt")
-    assert from_a_run
+    weights, preprocess = read_weights(finished_run / "checkpoints" / "best.ckpt")
+    assert preprocess == Preprocess().to_dict()
     torch.testing.assert_close(ours.state_dict()["features.0.weight"], weights["features.0.weight"])
 
 

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fer_lightning.errors import InputError
 from fer_lightning.models import create_model
 from fer_lightning.models.cnn import ARCHITECTURES
+from fer_lightning.result import count_multiply_adds
 
 PARAMETERS = {  # at kernel 3, 7 classes, 48 x 48 gray; the emosense ones but 8 are sums of our own tables
     "cnn3": 683_975,
@@ -131,7 +132,19 @@ def test_a_network_with_many_dropouts_starts_from_a_guess(name):
 def test_drop_path_passes_over_later_blocks_more_often_and_none_when_predicting():
     net = create_model("seresnet_s", num_classes=3, drop_path=0.4)
     assert [block.drop_path.p for block in net.blocks] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    first = net.blocks[0]
+    features, shortcuts = torch.rand(64, 32, 8, 8), []
+    first.shortcut.register_forward_hook(lambda *found: shortcuts.append(found[-1]))
+    torch.nn.init.ones_(first.residual[-1].weight)
+    passed = (first.train()(features) == torch.relu(shortcuts[0])).flatten(1).all(1)
+    assert 0 < passed.sum() < 32
     plain = create_model("seresnet_s", num_classes=3)
     plain.load_state_dict(net.state_dict())
     images = torch.rand(4, 1, 48, 48)
     assert torch.equal(net.eval()(images), plain.eval()(images))
+
+
+def test_the_cost_of_a_network_in_training_is_counted_down_to_one_pixel():
+    net = create_model("seresnet_s", num_classes=3, image_size=16).train()
+    assert count_multiply_adds(net, torch.zeros(1, 1, 16, 16)) > 1e6
+    assert net.training

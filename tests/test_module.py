@@ -172,9 +172,10 @@ class TestCheckpointsFromAnywhere:
 
     def test_weights_of_another_program(self, tmp_path):
         path = tmp_path / "model.pt"
-        torch.save({"weight": torch.zeros(1)}, path)
-        with pytest.raises(InputError, match="is not a checkpoint of fer_lightning"):
-            load_checkpoint(path)
+        for content in ({"weight": torch.zeros(1)}, {"state_dict": {}, "hyper_parameters": {"lr": 0.1}}):
+            torch.save(content, path)
+            with pytest.raises(InputError, match="is not a checkpoint of fer_lightning"):
+                load_checkpoint(path)
 
     @pytest.mark.parametrize(
         "other",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data import on_device
@@ -52,6 +53,14 @@ class TestBatchAugmentation:
         assert torch.equal(runs[0], runs[1])
         assert not torch.equal(runs[0], runs[2])
 
+    def test_more_contrast_keeps_a_pictures_mean(self, augmentation):
+        jitter = augmentation[2]
+        assert jitter.contrast == [0.7, 1.4]
+        only_contrast = type(jitter)(contrast=(1.4, 1.4), order=[1], p=1.0)
+        pictures = 0.3 + 0.3 * torch.rand(4, 1, 48, 48)
+        torch.testing.assert_close(only_contrast(pictures).mean((1, 2, 3)), pictures.mean((1, 2, 3)))
+        torch.testing.assert_close(only_contrast(pictures).std((1, 2, 3)), 1.4 * pictures.std((1, 2, 3)))
+
     def test_no_gradient_is_kept(self, augmentation):
         assert not augmentation(faces(2).requires_grad_()).requires_grad
 
@@ -85,12 +94,16 @@ class TestTraining:
         assert torch.equal(ready.targets, batch.targets)
 
     def test_without_augmentation_it_is_what_single_images_become(self, make):
-        datamodule = make("augmentation=batch", "augmentation.transforms=[]", "preprocess=gaussian")
+        datamodule = make("augmentation=batch", "augmentation.transforms=[]", "preprocess.scaling=symmetric")
         dataset = datamodule.dataset("train", augmented=True)
         as_bytes = dataset.__getitems__([(0, i) for i in range(8)])
         ready = datamodule.on_after_batch_transfer(as_bytes, 0)
         plain = datamodule.dataset("train").__getitems__([(0, i) for i in range(8)])
         torch.testing.assert_close(ready.images, plain.images, atol=1e-6, rtol=0)
+
+    def test_a_filter_which_would_come_before_it_is_refused(self, make):
+        with pytest.raises(InstantiationException, match="augmentation=batch changes pictures that are filtered"):
+            make("augmentation=batch", "preprocess=gaussian")
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_pictures_of_training_show_what_is_trained_on(self, make, channels):

@@ -100,7 +100,7 @@ class TestCkplus:
 
     def test_an_unknown_class_directory_is_named_with_the_known_ones(self, ckplus_tree):
         (ckplus_tree / "CK+48" / "fear").rename(ckplus_tree / "CK+48" / "terror")
-        with pytest.raises(InputError, match=r"'terror' is unknown to CK\+, which has angry, .*contempt; rename it"):
+        with pytest.raises(InputError, match=r"'terror' is none of angry, .*contempt; rename it"):
             read_ckplus(ckplus_tree)
 
     def test_a_file_name_without_subject_is_refused(self, ckplus_tree):
@@ -118,7 +118,7 @@ class TestCkplus:
         (ckplus_tree / "CK+48" / "fear" / "S011_004_00000013.png").rename(
             ckplus_tree / "CK+48" / "S011_004_00000013.png"
         )
-        with pytest.raises(InputError, match=r"directory 'CK\+48' is unknown"):
+        with pytest.raises(InputError, match=r"directory 'CK\+48' is none of"):
             read_ckplus(ckplus_tree)
 
     def test_the_real_archive_is_complete(self, real_data):
@@ -155,14 +155,12 @@ class TestFer2013Folders:
 
     def test_an_unknown_class_directory_is_named_with_the_known_ones(self, fer2013_tree):
         (fer2013_tree / "train" / "fear").rename(fer2013_tree / "train" / "contempt")
-        with pytest.raises(
-            InputError, match=r"'contempt' is unknown to FER2013, which has angry, .*neutral; rename it"
-        ):
+        with pytest.raises(InputError, match=r"'contempt' is none of angry, .*neutral; rename it"):
             read_fer2013(fer2013_tree)
 
     def test_a_file_name_without_its_split_is_refused(self, fer2013_tree):
         (fer2013_tree / "train" / "fear" / "Training_2000.jpg").rename(fer2013_tree / "train" / "fear" / "me.jpg")
-        with pytest.raises(InputError, match=r"train/fear/me\.jpg does not say its split.*Training_.*data=folder"):
+        with pytest.raises(InputError, match=r"train/fear/me\.jpg is not named <class>/Training_.*data=folder"):
             read_fer2013(fer2013_tree)
 
     def test_the_real_archive_has_the_published_counts(self, real_fer2013):

@@ -11,20 +11,19 @@ from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 from typer.testing import CliRunner
 
+from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.entries import entries, with_p_values
 from fer_lightning.leaderboard.entries import table as table_of
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
 from fer_lightning.leaderboard.runs import collect
-from fer_lightning.report import main, typer
+from fer_lightning.report import main
 
 CLASSES = ("angry", "happy")
 
 
 def command(*arguments: object):
-    app = typer.Typer()
-    app.command()(main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(make_command(main), [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_lightning.callbacks import AveragedWeights
 from fer_lightning.config import compose_config, explain
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
@@ -184,6 +185,22 @@ def test_averaged_weights_are_what_is_kept_and_tested(run):
     )
 
 
+def test_an_average_of_a_few_steps_is_not_of_the_first_weights():
+    average, weights = AveragedWeights(decay=0.999), [torch.zeros(1)]
+    for steps in range(1, 50):
+        average._update(weights, [torch.ones(1)], torch.tensor(steps))
+    assert weights[0] > 0.99
+
+
+def test_an_average_lies_where_the_network_is_trained():
+    average, network = AveragedWeights(decay=0.9), torch.nn.Linear(1, 1)
+    network.device = torch.device("cpu")
+    average.setup(None, network, "fit")  # as Lightning does before it moves the network
+    network.device = torch.device("meta")
+    average.on_fit_start(None, network)
+    assert {parameter.device.type for parameter in average._average_model.parameters()} == {"meta"}
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(run):
     folder = run(
         "callbacks=early_stopping",
@@ -273,6 +290,8 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
         (["callbacks.pictures.every_n_epochs=0"], "every_n_epochs must be at least 1, got 0"),
         (["trainer=ddp", "callbacks=finetune"], "callbacks=finetune freezes layers, .* train on one device"),
+        (["model=seresnet_s", "model.net.drop_path=1.5"], "drop_path must be 0 to 1, got 1.5"),
+        (["callbacks=ema", "callbacks.ema.decay=1"], "callbacks.ema.decay must be from 0 to below 1, got 1"),
         (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),
         (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
         (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),
@@ -320,7 +339,7 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
 
 @pytest.mark.parametrize("model", ["seresnet_s", "efficientnet_b0"])
 def test_a_network_that_is_no_plain_cnn_trains_and_tells_its_cost(run, model):
-    written = result(run(f"model={model}", "trainer.max_epochs=1"))
+    written = result(run(f"model={model}", "trainer.max_epochs=1", "callbacks.pictures=null"))
     assert written["config"]["model"]["net"]["name"] == model
     assert written["multiply_adds"] > 1e6
 

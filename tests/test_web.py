@@ -29,7 +29,7 @@ SETTINGS = Settings(model="model")
 
 @pytest.fixture
 def service(onnx_model, tmp_path) -> Service:
-    return Service({"model": onnx_model}, tmp_path / "results", device="cpu")
+    return Service({"model": onnx_model}, tmp_path / "results")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ class TestService:
 
     def test_results_go_though_nobody_comes_back(self, onnx_model, portrait, tmp_path, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.HOUR", 1.0)
-        folder = Service({"model": onnx_model}, tmp_path / "results", device="cpu").photos([portrait], SETTINGS).folder
+        folder = Service({"model": onnx_model}, tmp_path / "results").photos([portrait], SETTINGS).folder
         assert folder.exists()
         end = time.monotonic() + 20
         while folder.exists() and time.monotonic() < end:

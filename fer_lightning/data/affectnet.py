@@ -19,7 +19,7 @@ from rich.progress import track
 
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.folder import index_class_folders
-from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
+from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
 from fer_lightning.labels import AFFECTNET_CLASSES, AFFECTNET_NUMBERS, canonical
 
@@ -133,11 +133,7 @@ def _number(tree: FileTree, name: str) -> int:
 
 
 def _kaggle(tree: FileTree, csv_name: str) -> _Labels:
-    try:
-        with tree.open(csv_name) as file:
-            table = pd.read_csv(file, dtype=str)
-    except (ValueError, *READ_ERRORS) as error:
-        raise InputError(f"{tree.path / csv_name} is not a readable csv file ({error})") from error
+    table = tree.read_csv(csv_name)
     if missing := {"pth", "label"} - set(table.columns):
         raise InputError(f"{tree.path / csv_name} has no column {', '.join(sorted(missing))}: it needs pth and label")
     if (incomplete := table[["pth", "label"]].isna().any(axis=1)).any():

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from fer_lightning.data.faces import FaceIndex
-from fer_lightning.data.tree import FileTree, find_tree
-from fer_lightning.errors import InputError
+from fer_lightning.data.tree import find_tree
 from fer_lightning.labels import CKPLUS_CLASSES, canonical
 
 FILE_NAME = re.compile(r"(?P<folder>[^/]+)/(?P<subject>S\d+)_(?P<sequence>\d+)_(?P<frame>\d+)\.png$")
+NAMED = "<class>/S<subject>_<sequence>_<frame>.png"
 
 
 def read_ckplus(root: str | Path | None = None) -> FaceIndex:
@@ -30,11 +30,11 @@ def read_ckplus(root: str | Path | None = None) -> FaceIndex:
         "ckplus",
         root,
         holds=lambda name: FILE_NAME.search(name) is not None,
-        expected="CK+48 images (CK+48/<class>/S<subject>_<sequence>_<frame>.png)",
+        expected=f"CK+48 images (CK+48/{NAMED})",
         download="'CK+' (CK+48, archive.zip) from Kaggle: shuvoalok/ck-dataset",
     )
     names = tree.images()
-    matches = [_parse(tree, name) for name in names]
+    matches = [tree.parse(name, FILE_NAME, CKPLUS_CLASSES, named=NAMED) for name in names]
     targets = [CKPLUS_CLASSES.index(canonical(match["folder"])) for match in matches]
     return FaceIndex(
         dataset="ckplus",
@@ -46,17 +46,3 @@ def read_ckplus(root: str | Path | None = None) -> FaceIndex:
         subjects=np.array([match["subject"] for match in matches]),
         sequences=np.array([f"{match['subject']}_{match['sequence']}" for match in matches]),
     )
-
-
-def _parse(tree: FileTree, name: str) -> re.Match[str]:
-    match = FILE_NAME.search(name)
-    if match is None:
-        raise InputError(
-            f"{tree.path}: {name} is not named <class>/S<subject>_<sequence>_<frame>.png; remove or rename it"
-        )
-    if canonical(match["folder"]) not in CKPLUS_CLASSES:
-        raise InputError(
-            f"{tree.path}: the class directory {match['folder']!r} is unknown to CK+, which has "
-            f"{', '.join(CKPLUS_CLASSES)}; rename it, or use data=folder for classes of your own"
-        )
-    return match

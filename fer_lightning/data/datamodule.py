@@ -77,6 +77,11 @@ class FaceDataModule(L.LightningDataModule):
             )
         if not 0 <= oversample <= 1:
             raise InputError(f"data.oversample must be 0 to 1, got {oversample}")
+        if isinstance(augmentation, nn.Module) and preprocess.filters:
+            raise InputError(
+                "augmentation=batch changes pictures that are filtered already, which no picture to predict is: use "
+                "another augmentation, or no filter in preprocess"
+            )
         self.reader = reader
         self.protocol = protocol
         self.augmentation = augmentation

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import DecodedOnDemand, FaceCache
 from fer_lightning.preprocess import Preprocess
+from fer_lightning.seeding import seed_from
 
 
 class FaceDataset(Dataset):
@@ -78,7 +79,7 @@ class FaceDataset(Dataset):
             return images
         # albumentations keeps a generator of its own, which neither seed_everything nor a worker's seed reaches.
         epoch, first = draws[0]
-        self.augmentation.set_random_seed(_seed(self.seed, epoch, first))
+        self.augmentation.set_random_seed(seed_from(self.seed, epoch, first))
         return np.stack([self.augmentation(image=image)["image"] for image in images])
 
 
@@ -121,15 +122,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
-            generator = np.random.default_rng(_seed(self.seed, self.epoch))
+            generator = np.random.default_rng(seed_from(self.seed, self.epoch))
             if self.weights is None:
                 order = generator.permutation(self.length)
             else:
                 order = generator.choice(self.length, self.length, p=self.weights)
         mine = order[self.rank :: self.world_size][: len(self)]
         return iter([(self.epoch, position) for position in mine.tolist()])
-
-
-def _seed(*parts: int) -> int:
-    """One 32-bit seed from several numbers; near numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lightning.data.faces import FaceIndex
-from fer_lightning.data.tree import READ_ERRORS, FileTree, find_tree
+from fer_lightning.data.tree import FileTree, find_tree
 from fer_lightning.errors import InputError
 from fer_lightning.images import BadImageError
 from fer_lightning.labels import FER2013_CLASSES, canonical
@@ -20,6 +20,7 @@ from fer_lightning.labels import FER2013_CLASSES, canonical
 SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 FILE_NAME = re.compile(rf"(?P<folder>[^/]+)/(?P<usage>{'|'.join(SPLITS)})_[^/]*$")
+NAMED = "<class>/Training_*.jpg, PublicTest_*.jpg or PrivateTest_*.jpg"
 SIDE = 48
 
 
@@ -50,7 +51,7 @@ def _is_csv(name: str) -> bool:
 
 def _index_folders(tree: FileTree) -> FaceIndex:
     names = tree.images()
-    matches = [_parse(tree, name) for name in names]
+    matches = [tree.parse(name, FILE_NAME, FER2013_CLASSES, named=NAMED) for name in names]
     targets = [FER2013_CLASSES.index(canonical(match["folder"])) for match in matches]
     return FaceIndex(
         dataset="fer2013",
@@ -61,21 +62,6 @@ def _index_folders(tree: FileTree) -> FaceIndex:
         source_key=tree.key(),
         splits=np.array([SPLITS[match["usage"]] for match in matches]),
     )
-
-
-def _parse(tree: FileTree, name: str) -> re.Match[str]:
-    match = FILE_NAME.search(name)
-    if match is None:
-        raise InputError(
-            f"{tree.path}: {name} does not say its split; FER2013's files are named <class>/Training_*.jpg, "
-            "PublicTest_*.jpg and PrivateTest_*.jpg (use data=folder for images of your own)"
-        )
-    if canonical(match["folder"]) not in FER2013_CLASSES:
-        raise InputError(
-            f"{tree.path}: the class directory {match['folder']!r} is unknown to FER2013, which has "
-            f"{', '.join(FER2013_CLASSES)}; rename it, or use data=folder for classes of your own"
-        )
-    return match
 
 
 def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
@@ -120,11 +106,7 @@ class _Csv:
 
     def columns(self, wanted: list[str]) -> pd.DataFrame:
         """The wanted columns, by their names without blanks around them."""
-        try:
-            with self._tree.open(self._csv_name) as file:
-                table = pd.read_csv(file, usecols=lambda column: column.strip() in wanted, dtype=str, index_col=False)
-        except (ValueError, *READ_ERRORS) as error:
-            raise InputError(f"{self._tree.path / self._csv_name} is not a readable csv file ({error})") from error
+        table = self._tree.read_csv(self._csv_name, usecols=lambda column: column.strip() in wanted, index_col=False)
         table.columns = table.columns.str.strip()
         if missing := [column for column in wanted if column not in table]:
             raise InputError(

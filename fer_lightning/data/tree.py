@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_image
+from fer_lightning.labels import canonical
 
 # What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
@@ -72,6 +75,40 @@ class FileTree:
             ) from error
         except READ_ERRORS as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
+
+    def parse(self, name: str, pattern: re.Pattern[str], class_names: Sequence[str], named: str) -> re.Match[str]:
+        """Match an image's path with a dataset's pattern, whose group `folder` is its class.
+
+        Raises:
+            InputError: The path is not `named`, in words, as the dataset's are, or its class is another.
+        """
+        if (match := pattern.search(name)) is None:
+            raise InputError(
+                f"{self.path}: {name} is not named {named}; remove or rename it, or use data=folder for images of "
+                "your own"
+            )
+        if canonical(match["folder"]) not in class_names:
+            raise InputError(
+                f"{self.path}: the class directory {match['folder']!r} is none of {', '.join(class_names)}; rename it, "
+                "or use data=folder for classes of your own"
+            )
+        return match
+
+    def read_csv(self, name: str, **options: Any) -> pd.DataFrame:
+        """Read a table of text.
+
+        Args:
+            name: Its path below the root.
+            options: Of `pandas.read_csv`.
+
+        Raises:
+            InputError: It cannot be read as csv.
+        """
+        try:
+            with self.open(name) as file:
+                return pd.read_csv(file, dtype=str, **options)
+        except (ValueError, *READ_ERRORS) as error:
+            raise InputError(f"{self.path / name} is not a readable csv file ({error})") from error
 
     def decoder(self, names: Sequence[str]) -> Callable[[int], np.ndarray]:
         """What decodes the image names[i] to uint8 BGR (H, W, 3); it can be sent to another process."""

@@ -41,14 +41,15 @@ def latencies(path: Path) -> list[dict[str, Any]]:
     rows = []
     for backend in backends:
         for batch in BATCHES:
-            times = _times(backend, batch)
+            times = seconds_of(backend, batch)
             p50, p95 = statistics.median(times), float(np.percentile(times, 95))
             speed = {"p50_ms": 1000 * p50, "p95_ms": 1000 * p95, "images_per_s": batch / p50}
             rows.append({"device": backend.device, "threads": backend.threads, "batch": batch} | speed)
     return rows
 
 
-def _times(backend: Backend, batch: int) -> list[float]:
+def seconds_of(backend: Backend, batch: int) -> list[float]:
+    """What each of some repetitions takes, for a batch of this size, after a few that warm up."""
     preprocess = backend.card.preprocess
     images = np.zeros((batch, preprocess.channels, preprocess.size, preprocess.size), np.float32)
     for _ in range(3):

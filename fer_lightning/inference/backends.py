@@ -1,7 +1,7 @@
 """What runs a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import KEY, ModelCard
 
 SUFFIXES = (".onnx", ".ckpt")
-DEVICES = ("auto", "cpu", "cuda")
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Backend(Protocol):
@@ -36,7 +36,7 @@ class OnnxBackend:
         InputError: The file is damaged, is not one of fer-export's, or contradicts its own card.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, path: str | Path, *, device: Device = "auto") -> None:
         import onnxruntime
 
         # From bytes: a model then cannot name other files of this machine as the place of its weights.
@@ -77,15 +77,15 @@ class OnnxBackend:
             )
 
 
-def load_backend(path: str | Path, *, device: str = "auto") -> Backend:
+def load_backend(path: str | Path, *, device: Device = "auto") -> Backend:
     """Load a model file, ONNX or a checkpoint.
 
     Raises:
         InputError: There is no such file, or it cannot be used.
     """
     path = Path(path)
-    if device not in DEVICES:
-        raise InputError(f"device must be {', '.join(DEVICES)}, got {device!r}")
+    if device not in get_args(Device):
+        raise InputError(f"device must be {', '.join(get_args(Device))}, got {device!r}")
     if not path.is_file():
         raise InputError(f"there is no model file at {path.absolute()}")
     if path.suffix == ".onnx":

@@ -30,6 +30,16 @@ def iou(a: Box, b: Box) -> float:
     return shared / (_area(a) + _area(b) - shared) if shared else 0.0
 
 
+def largest_first(boxes: list[Box]) -> list[Box]:
+    """By their area."""
+    return sorted(boxes, key=_area, reverse=True)
+
+
+def smallest_side(min_face: float, image: np.ndarray) -> float:
+    """In pixels, of the faces to look for; `min_face` up to 1 is a fraction of the picture's shorter side."""
+    return min_face if min_face > 1 else min_face * min(image.shape[:2])
+
+
 def suppress(boxes: list[Box], *, overlap: float = 0.3) -> list[Box]:
     """Non-maximum suppression: of boxes that share more than `overlap` of the smaller one, the first stays.
 

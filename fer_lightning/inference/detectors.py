@@ -1,6 +1,6 @@
 """Where the faces are."""
 
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -8,7 +8,8 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.haar import HaarDetector
 
-NAMES = ("haar", "mtcnn", "none")
+DetectorName = Literal["haar", "mtcnn", "none"]
+NAMES = get_args(DetectorName)
 
 
 class Detector(Protocol):
@@ -28,7 +29,9 @@ class WholePicture:
         return [Box(0.0, 0.0, float(width), float(height))]
 
 
-def create_detector(name: str, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False) -> Detector:
+def create_detector(
+    name: DetectorName, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False
+) -> Detector:
     """Build a detector by its name; `none` takes each picture for a face."""
     if name == "haar":
         return HaarDetector(min_face=min_face, max_side=max_side, profile=profile)

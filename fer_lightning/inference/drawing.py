@@ -4,11 +4,10 @@ import cv2
 import numpy as np
 
 from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.palette import bgr_of
 from fer_lightning.inference.predictor import Face
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# BGR, of even lightness, told apart by colour-blind people too (after Okabe and Ito).
-COLOURS = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204))
 BLOCKS = 6  # that a hidden face is left with, across: too few to know a person by
 
 
@@ -24,7 +23,7 @@ def annotate(image: np.ndarray, faces: list[Face], *, bars: bool = False) -> np.
     unit = max(1.0, min(image.shape[:2]) / 480)  # what is drawn grows with the picture
     for face in reversed(faces):  # the largest last, on top
         names = list(face.probabilities)
-        colour = COLOURS[names.index(face.emotion) % len(COLOURS)]
+        colour = bgr_of(names.index(face.emotion))
         left, top, right, bottom = _corners(face.box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, round(2 * unit))
         who = "" if face.track is None else f"{face.track}: "
@@ -80,6 +79,6 @@ def _bars(image: np.ndarray, face: Face, corner: tuple[int, int], unit: float) -
     panel //= 3  # a dark ground, on which white letters can be read on any picture
     for number, (name, probability) in enumerate(face.probabilities.items()):
         y, end = number * row, names + max(1, round(probability * length))
-        cv2.rectangle(panel, (names, y + 2), (end, y + row - 2), COLOURS[number % len(COLOURS)], cv2.FILLED)
+        cv2.rectangle(panel, (names, y + 2), (end, y + row - 2), bgr_of(number), cv2.FILLED)
         place = (round(3 * unit), y + row - round(4 * unit))
         cv2.putText(panel, name, place, FONT, 0.36 * unit, (255, 255, 255), max(1, round(unit)), cv2.LINE_AA)

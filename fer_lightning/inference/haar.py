@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import Box, iou, suppress
+from fer_lightning.inference.boxes import Box, iou, largest_first, smallest_side, suppress
 from fer_lightning.inference.cascades import Cascades
 
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
@@ -52,7 +52,7 @@ class HaarDetector:
         The box of a face that the picture's edge cuts leaves the picture with it.
         """
         height, width = image.shape[:2]
-        smallest = self.min_face if self.min_face > 1 else self.min_face * min(height, width)
+        smallest = smallest_side(self.min_face, image)
         factor = min(1.0, FINE / smallest, self.max_side / max(height, width))
         gray = _reduced(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), factor)
         edge = round(EDGE * min(gray.shape))
@@ -64,7 +64,7 @@ class HaarDetector:
             mirrored = self._search(PROFILE, cv2.flip(gray, 1), smallest)
             boxes += [box._replace(x=gray.shape[1] - box.x - box.width) for box in mirrored]
         faces = [box._replace(x=box.x - edge, y=box.y - edge).scaled(1 / factor) for box in suppress(boxes)]
-        return sorted(faces, key=lambda box: -box.width * box.height)
+        return largest_first(faces)
 
     def _search(self, name: str, gray: np.ndarray, smallest: float) -> list[Box]:
         """Boxes of one cascade's finds, the surest first."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.boxes import Box, largest_first, smallest_side
 
 SMALLEST = 20  # pixels: what its first network was trained on
 
@@ -38,7 +38,7 @@ class MtcnnDetector:
         """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first."""
         height, width = image.shape[:2]
         factor = min(1.0, self.max_side / max(height, width))
-        smallest = self.min_face if self.min_face > 1 else self.min_face * min(height, width)
+        smallest = smallest_side(self.min_face, image)
         reduced = image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         if min(reduced.shape[:2]) < SMALLEST:
             return []
@@ -51,4 +51,4 @@ class MtcnnDetector:
             Box(*map(float, (left, top, right - left, bottom - top, score))).scaled(1 / factor)
             for (left, top, right, bottom), score in zip(corners, scores, strict=True)
         ]
-        return sorted(boxes, key=lambda box: -box.width * box.height)
+        return largest_first(boxes)

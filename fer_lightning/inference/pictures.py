@@ -26,6 +26,16 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         temporary.write_bytes(data.tobytes())
 
 
+def video_size(image: np.ndarray) -> tuple[int, int]:
+    """Width and height of a video that begins with this frame: codecs want them even."""
+    return image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
+
+
+def scaled_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame of this width and height."""
+    return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size)
+
+
 class VideoWriter:
     """An MP4 that plays, whenever it is closed.
 
@@ -43,13 +53,11 @@ class VideoWriter:
     def write(self, image: np.ndarray) -> None:
         """Append a frame; the first one's size is the video's, and others are scaled to it."""
         if self._writer is None:
-            self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # codecs want even sides
+            self._size = video_size(image)
             self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, self._size)
             if not self._writer.isOpened():
                 raise InputError(f"OpenCV cannot write a video to {self.path}: choose another --output")
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = cv2.resize(image, self._size)
-        self._writer.write(image)
+        self._writer.write(scaled_to(image, self._size))
 
     def close(self) -> None:
         """Finish the file."""

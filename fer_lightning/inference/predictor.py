@@ -13,9 +13,9 @@ import numpy as np
 from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.inference.alignment import EyeAligner
-from fer_lightning.inference.backends import Backend, load_backend
+from fer_lightning.inference.backends import Backend, Device, load_backend
 from fer_lightning.inference.boxes import Box, square_crop
-from fer_lightning.inference.detectors import Detector, WholePicture, create_detector
+from fer_lightning.inference.detectors import Detector, DetectorName, WholePicture, create_detector
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, Load, open_sources
@@ -93,14 +93,14 @@ class Predictor:
         self,
         model: str | Path | None = None,
         *,
-        detector: str | Detector = "haar",
+        detector: DetectorName | Detector = "haar",
         min_face: float = 0.1,
         max_side: int = 1280,
         profile: bool = False,
         align: bool = False,
         batch_size: int = 32,
         workers: int | None = None,
-        device: str = "auto",
+        device: Device = "auto",
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch-size must be at least 1, got {batch_size}")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from fer_lightning.atomic import replacing
+from fer_lightning.inference.palette import PALETTE
 from fer_lightning.inference.predictor import Prediction
 
 MOST_PEOPLE = 6  # in one picture; who is seen longest comes first
-COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 
 
 class Timeline:
@@ -43,7 +43,7 @@ class Timeline:
         )
         for axis, track in zip(axes[:, 0], people, strict=True):
             times, probabilities = self._with_gaps(track)
-            axis.stackplot(times, probabilities.T, labels=self.class_names, colors=COLOURS)
+            axis.stackplot(times, probabilities.T, labels=self.class_names, colors=PALETTE)
             axis.set(ylabel=f"person {track}", ylim=(0, 1), yticks=(0, 0.5, 1))
         axes[-1, 0].set_xlabel("time in s")
         handles, labels = axes[0, 0].get_legend_handles_labels()

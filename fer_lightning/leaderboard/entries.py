@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fer_lightning.leaderboard.runs import Column, Run, differing, said
+from fer_lightning.leaderboard.runs import Column, Run, differing
+from fer_lightning.run_settings import said
 
 RESAMPLES = 10_000
 MOST_TESTED = 25  # entries of a column that are tested against its best

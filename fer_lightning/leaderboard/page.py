@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fer_lightning import html_page
+from fer_lightning.durations import in_words
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.runs import Column
 
@@ -44,7 +45,7 @@ def cells(entry: Entry) -> list[str]:
         f"{facts['parameters']:,}" if facts.get("parameters") else "",
         f"{facts['multiply_adds'] / 1e6:,.1f} M" if facts.get("multiply_adds") else "",
         str(facts.get("epochs") or ""),
-        _in_words(sum(seconds) / len(seconds)) if seconds else "",
+        in_words(sum(seconds) / len(seconds)) if seconds else "",
     ]
 
 
@@ -81,9 +82,3 @@ def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], u
 
 def _row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
-
-
-def _in_words(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -7,7 +7,7 @@ the runs at hand differ.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,28 +16,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fer_lightning.errors import InputError
+from fer_lightning.run_settings import AGAIN, MACHINE, PLACES, REPETITION, WATCHING, flat, said
 
 SCHEMA_VERSIONS = (1,)
-# Settings that make a repetition of a run, or that say where and how it ran, and not what was learnt.
-REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
-PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
-MACHINE = tuple(
-    f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
-)
-WATCHING = (  # callbacks that change nothing of what is learnt
-    "progress",
-    "epoch_seed",
-    "pictures",
-    "learning_check",
-    "epoch_table",
-    "best_checkpoint",
-    "last_checkpoint",
-)
-# Parts of the configuration that stand in it a second time, where a constructor takes them.
-AGAIN = (
-    *("data.preprocess.", "data.protocol.", "data.augmentation."),
-    *("model.optimizer.", "model.scheduler.", "model.loss."),
-)
 
 
 class Column(NamedTuple):
@@ -187,12 +168,6 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return sorted(keys)
 
 
-def said(settings: Mapping[str, Any], key: str) -> Any:
-    """A setting, None where it is not there, nothing or zero."""
-    value = settings.get(key)
-    return None if value in (0, "", "[]", False) else value
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_bytes())
@@ -224,12 +199,3 @@ def _fingerprint(data: Mapping[str, Any]) -> str:
         for name, count in split["classes"].items():
             counts[name] = counts.get(name, 0) + count
     return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
-
-
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A nested configuration as dotted keys and values, lists as JSON."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node

@@ -49,6 +49,8 @@ class SEResNet(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= drop_path <= 1:
+            raise ValueError(f"drop_path must be 0 to 1, got {drop_path}")
         self.stem = nn.Sequential(*_conv_bn(in_channels, STEM), nn.ReLU())
         blocks: list[nn.Module] = []
         channels = STEM

@@ -5,7 +5,6 @@ const [start, snapshot, rate, words, view, bars, video] =
 const pen = view.getContext("2d");
 const page = new URL(".", document.baseURI);
 const who = crypto.getRandomValues(new Uint32Array(2)).join("-");
-const colours = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 let stream = null;
 const answered = [];
 
@@ -26,8 +25,7 @@ function draw(picture, faces, anonymous) {
   pen.font = "16px system-ui, sans-serif";
   for (const face of faces) {
     const [x, y, width, height] = face.box;
-    const names = Object.keys(face.probabilities);
-    pen.strokeStyle = pen.fillStyle = colours[names.indexOf(face.emotion) % colours.length];
+    pen.strokeStyle = pen.fillStyle = face.colour;
     pen.lineWidth = 2;
     pen.strokeRect(x, y, width, height);
     const text = `${face.track}: ${face.emotion} ${Math.round(100 * face.confidence)}%`;
@@ -109,6 +107,10 @@ function stop() {
 
 start.addEventListener("click", async () => {
   if (stream) return stop();
+  if (!window.isSecureContext) {
+    words.textContent = "Browsers give their camera to https pages only, or to pages of the same machine.";
+    return;
+  }
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 }, audio: false });
   } catch (error) {

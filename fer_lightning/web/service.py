@@ -12,6 +12,7 @@ from typing import Any
 
 from fer_lightning.errors import InputError
 from fer_lightning.images import BadImageError, decode_picture
+from fer_lightning.inference.palette import colour_of
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
 from fer_lightning.inference.reading import one_by_one
 from fer_lightning.inference.results import Results
@@ -76,16 +77,14 @@ class Service:
     Args:
         models: Name on the page -> model file, checkpoint or run; None takes the package's own.
         folder: Where results are written; the caller deletes it.
-        device: Of the networks.
 
     Raises:
         InputError: A model cannot be used.
     """
 
-    def __init__(self, models: Mapping[str, Path | None], folder: Path, *, device: str = "auto") -> None:
+    def __init__(self, models: Mapping[str, Path | None], folder: Path) -> None:
         self.models = dict(models)
         self.folder = folder
-        self._device = device
         self._lock = threading.Lock()
         self._number = 0
         self._trackers: OrderedDict[str, Tracker] = OrderedDict()
@@ -101,7 +100,7 @@ class Service:
         return self._predictor(settings.model, settings.detector, settings.min_face)
 
     def _load(self, model: str, detector: str, min_face: float) -> Predictor:
-        return Predictor(self.models[model], detector=detector, min_face=min_face, device=self._device)
+        return Predictor(self.models[model], detector=detector, min_face=min_face)
 
     def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
         """Read photos; what cannot be read has its reason in the predictions' frames."""
@@ -220,6 +219,7 @@ def _plain(face: Face) -> dict[str, Any]:
         "box": [round(side, 1) for side in face.box[:4]],
         "track": face.track,
         "emotion": face.emotion,
+        "colour": colour_of(list(face.probabilities).index(face.emotion)),
         "confidence": face.confidence,
         "probabilities": face.probabilities,
     }

@@ -4,8 +4,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
+
+from fer_lightning.inference.pictures import scaled_to, video_size
 
 
 class BrowserVideoWriter:
@@ -26,11 +27,10 @@ class BrowserVideoWriter:
     def write(self, image: np.ndarray) -> None:
         """Append a frame; the first one's size is the video's, and others are scaled to it."""
         if self._size is None:
-            self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # the codec wants even sides
+            self._size = video_size(image)
             self._stream.width, self._stream.height = self._size
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = cv2.resize(image, self._size)
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")):
+        image = np.ascontiguousarray(scaled_to(image, self._size))
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")):
             self._container.mux(packet)
 
     def close(self) -> None:

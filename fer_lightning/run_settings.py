@@ -1,0 +1,41 @@
+"""Which settings of a run's configuration say what was learnt, and which only where, how or how often it ran."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Settings that make a repetition of a run, or that say where and how it ran, and not what was learnt.
+REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
+PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
+MACHINE = tuple(
+    f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
+)
+WATCHING = (  # callbacks that change nothing of what is learnt
+    "progress",
+    "epoch_seed",
+    "pictures",
+    "learning_check",
+    "epoch_table",
+    "best_checkpoint",
+    "last_checkpoint",
+)
+# Parts of the configuration that stand in it a second time, where a constructor takes them.
+AGAIN = (
+    *("data.preprocess.", "data.protocol.", "data.augmentation."),
+    *("model.optimizer.", "model.scheduler.", "model.loss."),
+)
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested configuration as dotted keys and values, lists as JSON."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node
+
+
+def said(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting, None where it is not there, nothing or zero."""
+    value = settings.get(key)
+    return None if value in (0, "", "[]", False) else value
