@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def test_the_table_of_options_names_every_one(group):
     [row] = [line for line in README.splitlines() if re.match(rf"\| [^|]*`{group}`[^|]* \|", line)]
     options = {path.stem for path in (CONF_DIR / group).glob("*.yaml") if not path.stem.startswith("_")}
     assert {option for option in options if f"`{option}`" not in row} == set()
+
+
+def test_the_map_names_every_file_of_the_package():
+    named = re.findall(r"[\w*]+\.py", README.partition("## Where things are")[2])
+    files = [path.name for path in (ROOT / "fer_lightning").glob("[!_]*.py")]
+    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in named)] == []
 
 
 def test_every_local_link_and_picture_leads_somewhere():
