@@ -20,19 +20,19 @@ LOCAL = "127.0.0.1"
 def main(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model file or a run's folder; several are compared. Default: the package's own."),
+        typer.Option(help="Model file or run folder; several can be compared. Default: the bundled model."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs --auth.")] = LOCAL,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 7860,
-    auth: Annotated[str | None, typer.Option(help="NAME:PASSWORD that the page asks for.")] = None,
-    max_upload_mb: Annotated[int, typer.Option(min=1, help="Refuse larger files.")] = 500,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse photos with more.")] = 100_000_000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    auth: Annotated[str | None, typer.Option(help="NAME:PASSWORD required to open the page.")] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload accepted, in MB.")] = 500,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest photo accepted, in pixels.")] = 100_000_000,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
     """Serve the page until Ctrl-C."""
     _check(host, port, auth)
     with tempfile.TemporaryDirectory(prefix="fer-app-") as folder:
-        # Before Gradio is imported, which reads them.
+        # Set before Gradio is imported, since it reads them then.
         os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/uploads", "GRADIO_ANALYTICS_ENABLED": "False"}
         _serve(model or [], Path(folder), host, port, auth, max_upload_mb, max_pixels, opens=open_)
 
@@ -41,7 +41,7 @@ def _check(host: str, port: int, auth: str | None) -> None:
     if auth is not None and not all(auth.partition(":")[::2]):
         raise InputError("--auth must be NAME:PASSWORD")
     if host not in (LOCAL, "localhost") and auth is None:
-        raise InputError(f"--host {host} opens the page to other machines: say --auth NAME:PASSWORD too")
+        raise InputError(f"--host {host} opens the page to other machines: add --auth NAME:PASSWORD")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -79,15 +79,15 @@ def _serve(
         max_upload_bytes=max_upload_mb * 1_000_000,
     )
     address = f"http://{host}:{port}/"
-    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is deleted then, too
+    print(f"The page is at {address} (Ctrl-C to stop)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted in that case too
     if opens:
         webbrowser.open(address)
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def _named(models: list[str]) -> dict[str, Path | None]:
-    """What the page calls them: their files' names, with the folder before those that are the same."""
+    """Names for the page: the file names, with the folder in front where two are the same."""
     if not models:
         return {"bundled": None}
     paths = [Path(model) for model in dict.fromkeys(models)]
@@ -96,7 +96,7 @@ def _named(models: list[str]) -> dict[str, Path | None]:
 
 
 def run() -> None:
-    """The command's entry."""
+    """Entry point of the command."""
     run_command(main)
 
 

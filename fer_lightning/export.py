@@ -1,4 +1,4 @@
-"""`fer-export RUN/checkpoints/best.ckpt`: a verified ONNX model file that says of itself how to use it."""
+"""`fer-export RUN/checkpoints/best.ckpt`: a verified ONNX model file that contains all that is needed to use it."""
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
@@ -33,21 +33,21 @@ from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
 
 Precision = Literal["float32", "float16", "int8"]
-# How far a probability may move at most and, for int8, how many faces may change their class.
+# The largest allowed change of a probability, and the allowed share of faces that change their class.
 LARGEST_CHANGE = {"float32": 1e-4, "float16": 0.02, "int8": 1.0}
 CHANGED_CLASSES = {"float32": 0.0, "float16": 0.01, "int8": 0.05}
-FACES = 512  # real ones, to calibrate and to compare with
+FACES = 512  # real faces to calibrate and compare on
 
 
 class Faces(NamedTuple):
-    """Real crops as the network reads them, float32 (N, C, S, S), and their targets (N,)."""
+    """Real face crops as network input, float32 (N, C, S, S), and their targets (N,)."""
 
     images: np.ndarray
     targets: np.ndarray
 
 
 class Parity(NamedTuple):
-    """What an exported network does otherwise than its checkpoint, on the same faces."""
+    """How an exported network differs from its checkpoint, on the same faces."""
 
     largest_change: float  # of a probability
     changed_classes: float  # share of the faces
@@ -61,7 +61,7 @@ def main(
         Path | None, typer.Option("--output", "-o", help="Default: model.onnx in the run's folder.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of the weights; int8 is calibrated on the run's faces.")
+        Precision, typer.Option(help="Weight precision; int8 is calibrated on the run's faces.")
     ] = "float32",
 ) -> None:
     """Write a verified ONNX model file that `fer-predict --model` takes."""
@@ -70,16 +70,18 @@ def main(
 
 
 def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
-    """Convert, compare with the checkpoint on real faces, print both, and write `output`.
+    """Convert, compare with the checkpoint on real faces, print the comparison, and write `output`.
 
     Raises:
-        InputError: The checkpoint cannot be used, its faces are not found, or the model differs too much from it.
+        InputError: The checkpoint cannot be used, its dataset is not found, or the model differs too much from it.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     result = _result_of(_run_folder(checkpoint_path))
     card = card_of(checkpoint)
     if checkpoint_path.name == "best.ckpt":
-        card = replace(card, metrics=result["metrics"])  # all that the finished run measured, of this one
+        card = replace(
+            card, metrics=result["metrics"]
+        )  # all metrics of the finished run, which are those of its best checkpoint
     _make_parent(output)
     datamodule: FaceDataModule = config.instantiate(result["config"]["data"])
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
@@ -98,7 +100,7 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         _print(checkpoint_path, candidate, precision, parity, latencies)
         if parity.largest_change > LARGEST_CHANGE[precision] or parity.changed_classes > CHANGED_CLASSES[precision]:
             raise InputError(
-                f"not written: against the checkpoint the {precision} model moves a probability by "
+                f"not written: compared with the checkpoint, the {precision} model changes a probability by "
                 f"{parity.largest_change:.2g} (allowed {LARGEST_CHANGE[precision]:g}) and changes the class of "
                 f"{parity.changed_classes:.1%} of the faces (allowed {CHANGED_CLASSES[precision]:.0%}): "
                 "use another --precision"
@@ -113,7 +115,7 @@ def _make_parent(output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{output.parent} cannot be made ({error.strerror}): choose another --output") from error
+        raise InputError(f"{output.parent} cannot be created ({error.strerror}): choose another --output") from error
     if output.is_dir():
         raise InputError(f"{output} is a folder: name the file, as --output {output}/model.onnx")
 
@@ -126,7 +128,7 @@ def _result_of(run: Path) -> dict[str, Any]:
     path = run / "result.json"
     if not path.is_file():
         raise InputError(
-            f"{run} holds no result.json: give a checkpoint in the folder of its finished run, which names the faces "
+            f"{run} holds no result.json: give a checkpoint in the folder of its finished run, which names the dataset "
             "to compare on"
         )
     return json.loads(path.read_text())
@@ -143,7 +145,7 @@ def to_onnx(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
     """Convert a network to ONNX, for any number of faces at once."""
     size, channels = card.preprocess.size, card.preprocess.channels
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's own insides
+        warnings.simplefilter("ignore")  # about the exporter's internals
         program = torch.onnx.export(
             net,
             (torch.zeros(2, channels, size, size),),
@@ -157,7 +159,7 @@ def to_onnx(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The exporter writes into each node which lines of which files made it: paths of this machine, which stay here."""
+    """Remove the source locations that the exporter writes into each node, since they contain paths of this machine."""
     del model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.doc_string = ""
@@ -189,7 +191,7 @@ class _Calibration(CalibrationDataReader):
 
 
 def described(model: onnx.ModelProto, card: ModelCard) -> bytes:
-    """The model's file, with its card in it."""
+    """The content of the model file, with the card in its metadata."""
     onnx.helper.set_model_props(model, {KEY: card.to_json()})
     return model.SerializeToString()
 
@@ -217,7 +219,7 @@ def _print(checkpoint: Path, candidate: Path, precision: str, parity: Parity, la
 
 
 def run() -> None:
-    """The command's entry."""
+    """Entry point of the command."""
     run_command(main)
 
 

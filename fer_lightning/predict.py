@@ -27,7 +27,7 @@ from fer_lightning.inference.terminal import Tally, introduce, progress_bar, sum
 from fer_lightning.inference.views import Match, open_views
 from fer_lightning.inference.window import WindowClosed, check_window, show_frame
 
-Save = Literal["table", "images", "video", "all"]  # beside the table
+Save = Literal["table", "images", "video", "all"]  # in addition to the table
 
 
 def main(
@@ -39,46 +39,47 @@ def main(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="An ONNX model file, a .ckpt, a run's folder, or newest. Default: the package's own."),
+        typer.Option(help="ONNX model file, .ckpt, run folder, or newest. Default: the bundled model."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: outputs/predictions/<date>_<time>.")
     ] = None,
     save: Annotated[
-        Save, typer.Option(help="What to write beside the table: pictures with the faces marked.")
+        Save, typer.Option(help="Pictures or videos to write in addition to the table, with the faces marked.")
     ] = "table",
     format_: Annotated[
-        str, typer.Option("--format", help="Of the table: csv, jsonl, parquet, or several with commas.")
+        str, typer.Option("--format", help="Table format: csv, jsonl, parquet, or several separated by commas.")
     ] = "csv",
     detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",
     min_face: Annotated[
-        float, typer.Option(help="Smallest face, in pixels, or up to 1 as a fraction of the shorter side.")
+        float, typer.Option(help="Smallest face to find, in pixels; up to 1, as a fraction of the shorter side.")
     ] = 0.1,
-    max_side: Annotated[int, typer.Option(min=30, help="Search a picture at most this large, in pixels.")] = 1280,
-    profile: Annotated[bool, typer.Option("--profile", help="Look for faces seen from the side too; slower.")] = False,
-    align: Annotated[bool, typer.Option("--align", help="Turn tilted heads upright by their eyes first.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Faces that go through the network together.")] = 32,
+    max_side: Annotated[int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.")] = 1280,
+    profile: Annotated[bool, typer.Option("--profile", help="Also look for faces seen from the side; slower.")] = False,
+    align: Annotated[bool, typer.Option("--align", help="First turn tilted heads upright by their eyes.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of faces that the network processes together.")] = 32,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode and detect. Default: one a core.")
+        int | None, typer.Option(min=1, help="Threads for decoding and detection. Default: one per core.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Of the network.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Device to run the network on.")] = "auto",
     smooth: Annotated[
         float, typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.")
     ] = 0.3,
     abstain_below: Annotated[
-        float, typer.Option(min=0, max=1, help="Confidence under which a face's status is low_confidence.")
+        float, typer.Option(min=0, max=1, help="Confidence below which a face's status is low_confidence.")
     ] = 0.0,
     views: Annotated[
-        bool, typer.Option("--views", help="The sources show one scene: also say what they show together.")
+        bool, typer.Option("--views", help="Treat the sources as views of one scene, and also write a fused result.")
     ] = False,
     match: Annotated[
-        Match, typer.Option(help="Who is who across views: the largest face of each, or from left to right.")
+        Match,
+        typer.Option(help="How to match faces across views: the largest of each view, or from left to right."),
     ] = "largest",
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse images with more, before decoding them.")
-    ] = 100_000_000,
-    anonymize: Annotated[bool, typer.Option("--anonymize", help="Hide the faces in every written picture.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Show what is seen in a window.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest image accepted, in pixels.")] = 100_000_000,
+    anonymize: Annotated[
+        bool, typer.Option("--anonymize", help="Hide the faces in every picture that is written or shown.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show the annotated frames in a window.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Rows as JSON lines on stdout, and nothing else there.")
@@ -147,11 +148,11 @@ def _check_options(
 ) -> None:
     unknown = sorted(set(formats) - set(FORMATS))
     for wrong, why in (
-        (unknown, f"--format {', '.join(unknown)}: there is {', '.join(FORMATS)}"),
+        (unknown, f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}"),
         (min_face <= 0, f"--min-face must be above 0, got {min_face}"),
         (align and detector == "none", "--align needs a detector: --detector none takes faces as they are"),
-        (profile and detector != "haar", "--profile is of --detector haar alone"),
-        (show and views, "--show shows one source: leave --views away"),
+        (profile and detector != "haar", "--profile works only with --detector haar"),
+        (show and views, "--show shows one source: omit --views"),
     ):
         if wrong:
             raise typer.BadParameter(why)
@@ -159,18 +160,18 @@ def _check_options(
 
 def _prepare_process(max_pixels: int) -> None:
     """Set what holds for the whole process: how it is stopped, how large a picture may be, who may print."""
-    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C, what was done until then is kept
+    for name in ("SIGTERM", "SIGHUP"):  # as with Ctrl-C, the results so far are kept
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     Image.MAX_IMAGE_PIXELS = max_pixels
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is told in our words
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we report unreadable files ourselves
 
 
 def _predict(
     stream: Iterator[Prediction], results: Results, console: Console, total: int | None, *, show: bool
 ) -> Tally:
-    """Go through all that is predicted; what stops it midway, Ctrl-C or a full disk, leaves what was done."""
+    """Consume all predictions; if Ctrl-C or a full disk stops this midway, the results so far are kept."""
     tally = Tally()
     with results, progress_bar(console) as progress:
         task = progress.add_task("Reading", total=total, rate="")
@@ -181,20 +182,20 @@ def _predict(
                 if show:
                     show_frame(prediction, tally.frames / tally.seconds, anonymous=results.anonymous)
         except (KeyboardInterrupt, WindowClosed):
-            console.print("Stopped; what was done until here is kept.")
+            console.print("Stopped; the results so far are kept.")
         except BrokenPipeError:
-            pass  # who read the rows has seen enough
+            pass  # the reader of the rows has closed the pipe
         except OSError as error:
             tally.stopped_by = (
-                f"stopped after {tally.frames} images, which all tables but parquet keep: {error.strerror or error} "
-                f"({results.folder}); make room there, or choose another --output"
+                f"stopped after {tally.frames} images, which all tables except parquet contain: "
+                f"{error.strerror or error} ({results.folder}); free some space there, or choose another --output"
             )
-        stream.close()  # finishes its videos before the tables are
+        stream.close()  # finishes the videos before the tables
     return tally
 
 
 def _new_folder() -> Path:
-    """A folder of this run's own, also where another starts in the same second."""
+    """A new folder for this run, even if another run starts in the same second."""
     first = folder = Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")
     numbers = count(2)
     while True:
@@ -212,7 +213,7 @@ def _total(sources: list[Source]) -> int | None:
 
 
 def run() -> None:
-    """The command's entry."""
+    """Entry point of the command."""
     run_command(main)
 
 

@@ -61,7 +61,7 @@ def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
 
 def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(export_module.LARGEST_CHANGE, "float32", 0.0)
-    with pytest.raises(InputError, match="not written: .* moves a probability by .* use another --precision"):
+    with pytest.raises(InputError, match="not written: .* changes a probability by .* use another --precision"):
         export(checkpoint, tmp_path / "model.onnx", "float32")
     assert list(tmp_path.iterdir()) == []
 
@@ -95,7 +95,7 @@ class TestForeignModels:
         del model.metadata_props[:]
         onnx.save(model, tmp_path / "plain.onnx")
         with pytest.raises(
-            InputError, match="does not say its classes and preprocessing: make such files with fer-exp"
+            InputError, match="does not name its classes and preprocessing: create model files with fer-exp"
         ):
             load_backend(tmp_path / "plain.onnx")
 
@@ -109,7 +109,7 @@ class TestForeignModels:
             ({"class_names": ["a", "b"]}, r"gives \[7\], but its description says .* \[2\]"),
             ({"class_names": ["a", "a"]}, "are not two or more different ones"),
             ({"temperature": 0}, "temperature must be above 0"),
-            ({"bogus": 1}, "does not describe itself as fer-export makes a model do"),
+            ({"bogus": 1}, "has no valid description as fer-export writes it"),
         ],
     )
     def test_a_description_that_is_not_the_networks(self, tmp_path, onnx_model, change, message):
@@ -128,14 +128,14 @@ class TestForeignModels:
 
     def test_another_kind_of_file(self, tmp_path):
         (tmp_path / "model.pt").touch()
-        with pytest.raises(InputError, match=r"model.pt is no model file: one ends in .onnx or .ckpt"):
+        with pytest.raises(InputError, match=r"model.pt is not a model file: its name must end in .onnx or .ckpt"):
             load_backend(tmp_path / "model.pt")
 
     def test_a_checkpoint_whose_weights_are_anothers(self, tmp_path, finished_run):
         checkpoint = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
         checkpoint["hyper_parameters"]["net"]["kernel_size"] = 5
         torch.save(checkpoint, tmp_path / "odd.ckpt")
-        with pytest.raises(InputError, match="holds weights of another network than it says"):
+        with pytest.raises(InputError, match="contains weights for another network than it names"):
             load_backend(tmp_path / "odd.ckpt")
 
 

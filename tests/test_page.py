@@ -105,7 +105,7 @@ def test_the_example_shows_a_result(page):
 
 def test_nothing_chosen_is_told_in_words(page):
     page.get_by_role("button", name="Find faces").click()
-    expect(page.get_by_text("choose one photo or several first")).to_be_visible()
+    expect(page.get_by_text("choose one or more photos first")).to_be_visible()
 
 
 def film(path: Path, photo: np.ndarray, frames: int) -> Path:
@@ -183,7 +183,7 @@ def test_a_camera_that_is_refused_is_explained(browser, address):
     page.goto(address)
     open_tab(page, "Webcam")
     page.get_by_role("button", name="Start camera").click()
-    expect(page.locator(".fer-words")).to_contain_text("not allowed to use the camera")
+    expect(page.locator(".fer-words")).to_contain_text("may not use the camera")
     context.close()
 
 

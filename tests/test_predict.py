@@ -205,7 +205,7 @@ def test_a_stopped_run_keeps_a_valid_table_and_a_video_that_plays(onnx_model, vi
         process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert b"what was done until here is kept" in errors
+    assert b"the results so far are kept" in errors
     frames = {int(row["frame"]) for row in table()}
     assert 5 < len(frames) < 1500
     assert frames == set(range(len(frames)))
@@ -255,12 +255,12 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
         (["empty"], 1, "no image or video was found in empty"),
         (["99"], 1, "there is no camera 99"),
         ([], 2, "Missing argument"),
-        (["a.jpg", "--format", "xlsx"], 2, "there is csv, jsonl, parquet"),
+        (["a.jpg", "--format", "xlsx"], 2, "choose from csv, jsonl, parquet"),
         (["a.jpg", "--min-face", "-3"], 2, "--min-face must be above 0"),
         (["a.jpg", "--detector", "yolo"], 2, "Invalid value for '--detector'"),
         (["a.jpg", "--bogus"], 2, "No such option"),
         (["a.jpg", "--align", "--detector", "none"], 2, "--align needs a detector"),
-        (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile is of --detector haar alone"),
+        (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile works only with --detector haar"),
         (["a", "b", "--views", "--show"], 2, "--show shows one source"),
     ],
 )
@@ -302,7 +302,7 @@ def test_without_a_screen_a_window_is_told_to_be_left_away(predict, tmp_path, ph
     blind = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     finished = predict("a.jpg", "--show", env=blind)
     assert finished.returncode == 1
-    assert b"cannot open a window here: leave --show away" in finished.stderr
+    assert b"cannot open a window here: omit --show" in finished.stderr
     assert b"qt" not in finished.stderr
     assert not (tmp_path / "out").exists()
 

@@ -190,7 +190,9 @@ class TestBundled:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt"):
+    with pytest.raises(
+        InputError, match="is not a run's folder: it holds neither model.onnx nor checkpoints/best.ckpt"
+    ):
         Predictor(tmp_path)
 
 

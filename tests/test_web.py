@@ -147,9 +147,15 @@ class TestService:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda service, path: service.photos([], SETTINGS), "choose one photo or several first"),
-            (lambda service, path: service.photos([path], Settings(model="x")), "there is no model 'x' here: there is"),
-            (lambda service, path: list(service.video(path, SETTINGS)), r"portrait\.png is no video: the first tab"),
+            (lambda service, path: service.photos([], SETTINGS), "choose one or more photos first"),
+            (
+                lambda service, path: service.photos([path], Settings(model="x")),
+                "there is no model 'x' here: choose from",
+            ),
+            (
+                lambda service, path: list(service.video(path, SETTINGS)),
+                r"portrait\.png is not a video: use the first tab",
+            ),
             (lambda service, path: service.frame(b"nothing", "a", SETTINGS), r"the frame \(7 bytes\) does not decode"),
             (lambda service, path: service.frame(b"", "a", SETTINGS), r"the frame \(0 bytes\) does not decode"),
         ],
@@ -250,7 +256,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--host", "0.0.0.0"], "error: --host 0.0.0.0 opens the page to other machines: say --auth NAME:PASSWORD"),
+            (["--host", "0.0.0.0"], "error: --host 0.0.0.0 opens the page to other machines: add --auth NAME:PASSWORD"),
             (["--auth", "name"], "error: --auth must be NAME:PASSWORD"),
             (["--model", "nowhere.onnx"], "error: there is no model file at "),
         ],

@@ -1,1 +1,1 @@
-"""From pictures to faces and emotions. Knows neither datasets nor training; torch only where a .ckpt is read."""
+"""From images to faces and emotions. Independent of datasets and training; uses torch only to read a .ckpt."""

@@ -1,4 +1,4 @@
-"""Faces turned upright by their eyes."""
+"""Turning faces upright by their eyes."""
 
 import math
 
@@ -8,19 +8,19 @@ import numpy as np
 from fer_lightning.inference.boxes import Box, iou, square_crop
 from fer_lightning.inference.cascades import Cascades
 
-SIDE = 120  # pixels to which a face is scaled before its eyes are looked for
-UPPER = 0.6  # of a face, in which they are
-MOST_DEGREES = 35.0  # what the frontal cascade still finds; more is a mouth or a brow taken for an eye
+SIDE = 120  # pixels to which a face is scaled for the eye search
+UPPER = 0.6  # upper share of a face in which to search for eyes
+MOST_DEGREES = 35.0  # largest tilt the frontal cascade still finds; above it, a mouth or a brow was taken for an eye
 
 
 class EyeAligner:
-    """Crops faces so that the line between the eyes lies level; as they are where it does not see both eyes."""
+    """Crops faces so that the line between the eyes is level; faces without two visible eyes are not turned."""
 
     def __init__(self) -> None:
         self._cascades = Cascades()
 
     def crop(self, image: np.ndarray, box: Box, *, margin: float = 0.0) -> np.ndarray:
-        """As `square_crop`, and turned about the box's centre."""
+        """Crop as `square_crop`, but rotated about the box's centre."""
         degrees = self.roll(image, box)
         if not degrees:
             return square_crop(image, box, margin=margin)
@@ -30,7 +30,7 @@ class EyeAligner:
         return cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
 
     def roll(self, image: np.ndarray, box: Box) -> float:
-        """By how many degrees the line between the eyes falls to the right; 0 where there are not two eyes."""
+        """By how many degrees the line between the eyes falls to the right; 0 if two eyes are not found."""
         face = cv2.resize(square_crop(image, box), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)[: round(SIDE * UPPER)]
         boxes, _, scores = self._cascades["haarcascade_eye"].detectMultiScale3(

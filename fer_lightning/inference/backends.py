@@ -1,4 +1,4 @@
-"""What runs a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
+"""Backends that run a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -29,21 +29,21 @@ class OnnxBackend:
     """An ONNX model file under ONNX Runtime.
 
     Args:
-        path: What fer-export wrote.
-        device: `auto` takes CUDA where this ONNX Runtime was built with it.
+        path: File written by fer-export.
+        device: `auto` uses CUDA if this ONNX Runtime was built with it.
 
     Raises:
-        InputError: The file is damaged, is not one of fer-export's, or contradicts its own card.
+        InputError: The file is damaged, was not written by fer-export, or contradicts its own card.
     """
 
     def __init__(self, path: str | Path, *, device: Device = "auto") -> None:
         import onnxruntime
 
-        # From bytes: a model then cannot name other files of this machine as the place of its weights.
+        # Loaded from bytes, so that a model cannot refer to other files of this machine for its weights.
         data = Path(path).read_bytes()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, and told below
-        # A waiting thread that spins takes the core from the threads that decode and detect meanwhile.
+        options.log_severity_level = 4  # errors are raised, and reported below
+        # A thread that spins while waiting would take the core from threads that decode and detect.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = usable_cores()
         providers = _providers(device)
@@ -56,7 +56,7 @@ class OnnxBackend:
             raise InputError(f"{path} ({len(data):,} bytes) is damaged or not an ONNX model ({reason})") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         if KEY not in metadata:
-            raise InputError(f"{path} does not say its classes and preprocessing: make such files with fer-export")
+            raise InputError(f"{path} does not name its classes and preprocessing: create model files with fer-export")
         self.card = ModelCard.from_json(metadata[KEY], str(path))
         self._check_shapes(path)
 
@@ -94,7 +94,7 @@ def load_backend(path: str | Path, *, device: Device = "auto") -> Backend:
         from fer_lightning.inference.torch_backend import TorchBackend  # torch takes seconds to import
 
         return TorchBackend(path, device=device)
-    raise InputError(f"{path} is no model file: one ends in {' or '.join(SUFFIXES)}")
+    raise InputError(f"{path} is not a model file: its name must end in {' or '.join(SUFFIXES)}")
 
 
 def _providers(device: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rectangles around faces, in pixels of the picture."""
+"""Rectangles around faces, in pixels of the image."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Box(NamedTuple):
-    """A face's rectangle: its upper left corner, its size, and how sure the detector was (its own scale)."""
+    """A face's rectangle: its upper left corner, its size, and the detector's score (on its own scale)."""
 
     x: float
     y: float
@@ -15,12 +15,12 @@ class Box(NamedTuple):
     score: float = 1.0
 
     def scaled(self, factor: float) -> "Box":
-        """The same face in a picture `factor` times as large."""
+        """The same face in an image `factor` times as large."""
         return Box(self.x * factor, self.y * factor, self.width * factor, self.height * factor, self.score)
 
     @property
     def centre(self) -> tuple[float, float]:
-        """In pixels, x before y."""
+        """The centre in pixels, x before y."""
         return self.x + self.width / 2, self.y + self.height / 2
 
 
@@ -41,9 +41,9 @@ def smallest_side(min_face: float, image: np.ndarray) -> float:
 
 
 def suppress(boxes: list[Box], *, overlap: float = 0.3) -> list[Box]:
-    """Non-maximum suppression: of boxes that share more than `overlap` of the smaller one, the first stays.
+    """Non-maximum suppression: of boxes that share more than `overlap` of the smaller one, keep the first.
 
-    Measured on the smaller box, not on their union, since a cascade also finds a face within a face.
+    The overlap is relative to the smaller box, not to the union, since a cascade also finds faces within a face.
     """
     kept: list[Box] = []
     for box in boxes:
@@ -53,12 +53,12 @@ def suppress(boxes: list[Box], *, overlap: float = 0.3) -> list[Box]:
 
 
 def square_crop(image: np.ndarray, box: Box, *, margin: float = 0.0) -> np.ndarray:
-    """The square around a box, `margin` of its side wider on each side; where it leaves the picture, edges repeat.
+    """The square around a box, wider on each side by `margin`; outside the image, edge pixels are repeated.
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
-        box: Its longer side decides.
-        margin: As a fraction of that side.
+        box: Box, whose longer side gives the square's side.
+        margin: Margin on each side, as a fraction of that side.
     """
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     left, top = (round(centre - side / 2) for centre in box.centre)

@@ -1,4 +1,4 @@
-"""The cascades that OpenCV carries."""
+"""The cascades that come with OpenCV."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,7 @@ from fer_lightning.errors import InputError
 
 
 class Cascades:
-    """Cascades by name, one of each a thread: a cascade keeps its scratch memory to itself."""
+    """Cascades by name, one copy per thread, since a cascade has scratch memory that threads cannot share."""
 
     def __init__(self) -> None:
         self._loaded = threading.local()

@@ -1,4 +1,4 @@
-"""Where the faces are."""
+"""Face detectors."""
 
 from typing import Literal, Protocol, get_args
 
@@ -13,18 +13,18 @@ NAMES = get_args(DetectorName)
 
 
 class Detector(Protocol):
-    """Anything that finds faces. Several threads call one detector at the same time."""
+    """Anything that finds faces. Several threads may call one detector at the same time."""
 
     def detect(self, image: np.ndarray) -> list[Box]:
-        """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first."""
+        """Boxes of the faces in an image, uint8 BGR (H, W, 3), the largest first."""
         ...
 
 
 class WholePicture:
-    """For pictures that are face crops already: the face is all of it."""
+    """For images that are already face crops: the whole image is the face."""
 
     def detect(self, image: np.ndarray) -> list[Box]:
-        """One box around everything."""
+        """One box around the whole image."""
         height, width = image.shape[:2]
         return [Box(0.0, 0.0, float(width), float(height))]
 
@@ -32,7 +32,7 @@ class WholePicture:
 def create_detector(
     name: DetectorName, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False
 ) -> Detector:
-    """Build a detector by its name; `none` takes each picture for a face."""
+    """Build a detector by its name; `none` treats each image as a face crop."""
     if name == "haar":
         return HaarDetector(min_face=min_face, max_side=max_side, profile=profile)
     if name == "mtcnn":

@@ -1,4 +1,4 @@
-"""Faces drawn onto their picture: boxes, labels, bars; or hidden."""
+"""Drawing boxes, labels and bars onto pictures, and hiding faces."""
 
 import cv2
 import numpy as np
@@ -8,19 +8,19 @@ from fer_lightning.inference.palette import bgr_of
 from fer_lightning.inference.predictor import Face
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-BLOCKS = 6  # that a hidden face is left with, across: too few to know a person by
+BLOCKS = 6  # blocks across a hidden face: too few to recognise a person
 
 
 def annotate(image: np.ndarray, faces: list[Face], *, bars: bool = False) -> np.ndarray:
     """Draw each face's box with its emotion and confidence.
 
     Args:
-        image: uint8 BGR (H, W, 3); it stays as it is.
-        faces: Of the picture.
-        bars: Add every class's probability as a bar, beside each face with room for them.
+        image: uint8 BGR (H, W, 3); it is not changed.
+        faces: Faces of the picture.
+        bars: Draw every class's probability as a bar below each face, if there is room.
     """
     image = image.copy()
-    unit = max(1.0, min(image.shape[:2]) / 480)  # what is drawn grows with the picture
+    unit = max(1.0, min(image.shape[:2]) / 480)  # drawings scale with the picture
     for face in reversed(faces):  # the largest last, on top
         names = list(face.probabilities)
         colour = bgr_of(names.index(face.emotion))
@@ -34,9 +34,9 @@ def annotate(image: np.ndarray, faces: list[Face], *, bars: bool = False) -> np.
 
 
 def anonymise(image: np.ndarray, boxes: list[Box]) -> np.ndarray:
-    """Cover each face, and the hair and chin around its box, with a few even blocks.
+    """Cover each face, and the hair and chin around its box, with a few uniform blocks.
 
-    The blocks are averages over the picture's own pixels: no detail of the face is left to be restored.
+    The blocks are averages over the picture's pixels: no detail of the face remains that could be restored.
     """
     image = image.copy()
     height, width = image.shape[:2]
@@ -57,7 +57,7 @@ def _corners(box: Box, *, margin: float = 0.0) -> tuple[int, int, int, int]:
 
 
 def _label(image: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, ...], unit: float) -> None:
-    """Dark on the face's colour, above the box or, where that is outside, in it; never past the right edge."""
+    """Write dark text on the face's colour, above the box or, if there is no room, in it; never past the right edge."""
     (width, height), below = cv2.getTextSize(text, FONT, 0.5 * unit, max(1, round(unit)))
     pad = round(3 * unit)
     left = max(0, min(corner[0], image.shape[1] - width - 2 * pad))
@@ -76,7 +76,7 @@ def _bars(image: np.ndarray, face: Face, corner: tuple[int, int], unit: float) -
     if top < 0:
         return
     panel = image[top : top + row * len(face.probabilities), left : left + names + length]
-    panel //= 3  # a dark ground, on which white letters can be read on any picture
+    panel //= 3  # a dark background, so that white letters are readable on any picture
     for number, (name, probability) in enumerate(face.probabilities.items()):
         y, end = number * row, names + max(1, round(probability * length))
         cv2.rectangle(panel, (names, y + 2), (end, y + row - 2), bgr_of(number), cv2.FILLED)

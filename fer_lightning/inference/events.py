@@ -1,4 +1,4 @@
-"""When a face begins and stops showing an emotion."""
+"""Events: when a face begins and stops showing an emotion."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,8 +12,8 @@ class Event:
     Attributes:
         onset_s: Time of its first frame.
         offset_s: Time of its last frame.
-        frames: In between, both counted.
-        confidence: The emotion's mean probability over them.
+        frames: Number of frames, first and last included.
+        confidence: The emotion's mean probability over these frames.
     """
 
     source: str
@@ -27,11 +27,11 @@ class Event:
 
 @dataclass
 class EventRecorder:
-    """Collects events while a video goes by; an emotion that leaves for less than `shortest_s` makes no event.
+    """Collects events during a video; an emotion shown for less than `shortest_s` makes no event.
 
     Args:
-        shortest_s: Of an event, from onset to offset.
-        gap_s: Frames of the same person and emotion this far apart belong together still.
+        shortest_s: Shortest event, from onset to offset, in seconds.
+        gap_s: Largest gap, in seconds, between frames of the same person and emotion within one event.
     """
 
     shortest_s: float = 0.2
@@ -40,7 +40,7 @@ class EventRecorder:
     _open: dict[int, Event] = field(default_factory=dict)
 
     def add(self, prediction: Prediction) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         now = prediction.frame.time_s or 0.0
         for face in prediction.faces:
             event = self._open.get(face.track)
@@ -60,7 +60,7 @@ class EventRecorder:
             )
 
     def finish(self) -> list[Event]:
-        """Close what is open, and return all events in the order of their onsets."""
+        """Close open events, and return all events in the order of their onsets."""
         for track in list(self._open):
             self._close(track)
         return sorted(self.events, key=lambda event: (event.onset_s, event.track))

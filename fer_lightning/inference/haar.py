@@ -1,4 +1,4 @@
-"""Viola and Jones's cascades, as OpenCV carries them, from coarse to fine."""
+"""Face detection with Viola and Jones's cascades from OpenCV, from coarse to fine."""
 
 import cv2
 import numpy as np
@@ -9,31 +9,30 @@ from fer_lightning.inference.cascades import Cascades
 
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
 SCOUTS = {FRONTAL: "haarcascade_frontalface_alt2"}  # for the first look: quicker, and it misses fewer in large steps
-# Side of the smallest face looked for, in pixels of the reduced picture. The cascades' own windows are 20 or 24 pixels
-# wide. With these numbers all of 1,007 faces were found in 500 made photos, as by small steps everywhere. Of CK+ faces,
-# 61 to 300 pixels wide on cloudy grounds, 200 of 200 were found upright, 197 tilted by up to 12 degrees, 199 dim and
-# noisy, 199 cut by the edge by up to an eighth; small steps everywhere (of 1.1, 3 finds) find 200, 200, 200 and 194.
+# Side of the smallest face to find, in pixels of the reduced picture. The cascades' own windows are 20 or 24 pixels
+# wide. With these numbers all 1,007 faces in 500 synthetic photos were found, as with small steps everywhere. Of 200
+# CK+ faces, 61 to 300 pixels wide on cloudy backgrounds, 200 were found upright, 197 tilted by up to 12 degrees, 199
+# dim and noisy, 199 cut by up to an eighth at the edge; small steps everywhere (1.1, 3 hits) find 200, 200, 200, 194.
 COARSE, FINE = 24, 30
-EDGE = 0.04  # by which the picture is widened, of its shorter side: a cascade's window does not leave the picture
-COARSE_STEP, FINE_STEP = 1.35, 1.15  # between the sizes tried
-ROOM = 0.4  # around a place to look at again, as a fraction of the largest find there
-SPAN = 1.5  # sizes tried there: from this much below the smallest find to this much above the largest
-FINDS = 3  # that overlap at a place, at least, to make a face
+EDGE = 0.04  # border added to the picture, as a share of its shorter side: a cascade's window stays within the picture
+COARSE_STEP, FINE_STEP = 1.35, 1.15  # ratio between the sizes tried
+ROOM = 0.4  # border around a place for the second search, as a fraction of the largest hit there
+SPAN = 1.5  # sizes tried there: from the smallest hit divided by this to the largest hit times this
+FINDS = 3  # least number of overlapping hits that make a face
 
 
 class HaarDetector:
-    """Faces by the frontal cascade, and by the profile cascade from either side where that is asked for.
+    """Finds faces with the frontal cascade and, optionally, with the profile cascade from both sides.
 
-    The picture is searched in large steps of size, and then again in small ones wherever something showed: a quarter of
-    the work of small steps everywhere, for the same faces and fewer false ones. Either time the picture is reduced
-    until the smallest face looked for is just large enough; what a cascade costs falls with the square of that.
+    The picture is searched in large steps of size, and then again in small steps wherever there was a hit: a quarter of
+    the work of small steps everywhere, for the same faces and fewer false ones. Each time the picture is reduced until
+    the smallest face to find is just large enough, since the cost of a cascade falls with the square of the size.
 
     Args:
-        min_face: Side of the smallest face looked for: in pixels, or at most 1 as a fraction of the picture's shorter
-            side.
-        max_side: Longer side of the reduced picture at most, in pixels; a limit to the time taken, which may raise
-            the smallest face found.
-        profile: Look for faces seen from either side too, which takes three times as long.
+        min_face: Side of the smallest face to find, in pixels; up to 1, as a fraction of the picture's shorter side.
+        max_side: Longest side of the reduced picture, in pixels; it limits the time, and may raise the smallest face
+            that is found.
+        profile: Also look for faces seen from the side, which takes three times as long.
     """
 
     def __init__(self, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False) -> None:
@@ -49,7 +48,7 @@ class HaarDetector:
     def detect(self, image: np.ndarray) -> list[Box]:
         """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first; scores are the cascade's own.
 
-        The box of a face that the picture's edge cuts leaves the picture with it.
+        The box of a face cut by the picture's edge extends beyond it.
         """
         height, width = image.shape[:2]
         smallest = smallest_side(self.min_face, image)
@@ -67,7 +66,7 @@ class HaarDetector:
         return largest_first(faces)
 
     def _search(self, name: str, gray: np.ndarray, smallest: float) -> list[Box]:
-        """Boxes of one cascade's finds, the surest first."""
+        """Boxes found by one cascade, the highest score first."""
         factor = min(1.0, COARSE / smallest)
         window = max(1, round(smallest * factor / FINE_STEP))
         scout = self._cascades[SCOUTS.get(name, name)]
@@ -107,7 +106,7 @@ def _reduced(gray: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _together(hits: list[Box]) -> list[list[Box]]:
-    """Finds of the same place, the largest first."""
+    """Group hits by place, the largest hit of each first."""
     places: list[list[Box]] = []
     for hit in sorted(hits, key=lambda hit: -hit.width):
         place = next((place for place in places if iou(hit, place[0]) > 0.25), None)

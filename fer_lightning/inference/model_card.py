@@ -1,4 +1,4 @@
-"""What a model file says of itself, so that nothing outside the file is needed to predict with it."""
+"""The description inside a model file, so that nothing else is needed to predict with it."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from fer_lightning.errors import InputError
 from fer_lightning.preprocess import Preprocess
 
-KEY = "fer_lightning"  # of an ONNX file's metadata; its value is the card as JSON
+KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +16,12 @@ class ModelCard:
     """How to use a network, and what it was made from.
 
     Attributes:
-        class_names: In label order.
-        preprocess: Of every face crop.
-        crop_margin: How far the training faces reach beyond a detector's box, on each side, as a fraction of its side.
-        temperature: Logits are divided by it before the softmax, so that a confidence is a rate of being right.
+        class_names: Class names, in label order.
+        preprocess: Preprocessing of every face crop.
+        crop_margin: How far the training faces extend beyond a detector's box, on each side, as a fraction of its side.
+        temperature: Divisor of the logits before the softmax, chosen so that confidences match accuracy.
         training: What the network was trained on and how: dataset, protocol, seed, ...
-        metrics: How well it did, under the names of `result.json`.
+        metrics: Its scores, under the names of `result.json`.
     """
 
     class_names: tuple[str, ...]
@@ -40,17 +40,17 @@ class ModelCard:
             raise InputError(f"the model's crop_margin must be 0 to 2, got {self.crop_margin}")
 
     def to_json(self) -> str:
-        """The whole card."""
+        """The whole card as JSON."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "ModelCard":
-        """Read what `to_json` wrote; `name` is the file's, for the InputError where it is something else."""
+        """Read the output of `to_json`; `name` is the file's name, for the InputError if the text is not a card."""
         try:
             facts = json.loads(text)
             return cls.from_facts(**facts)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{name} does not describe itself as fer-export makes a model do ({error})") from error
+            raise InputError(f"{name} has no valid description as fer-export writes it ({error})") from error
 
     @classmethod
     def from_facts(cls, class_names: list[str], preprocess: dict[str, Any], **facts: Any) -> "ModelCard":

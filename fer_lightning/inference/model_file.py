@@ -1,4 +1,4 @@
-"""Which model to use, where none, a word or only a folder is named."""
+"""Which model file to use if the user gives no model, a word or a folder."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ RUNS = Path("outputs/runs")
 
 
 def find_model(model: str | Path | None, *, exported: bool = True) -> Path:
-    """A model file as it is, or a run's; `newest` is the newest finished run.
+    """The path of a model file: the given file, or the model in a run's folder; `newest` is the newest finished run.
 
     Args:
-        model: A path, or a word; nothing, or `bundled`, is the one that comes with the package.
-        exported: Of a run's folder take its `model.onnx`, unless its best checkpoint was written since; else always the
-            checkpoint, where it is there.
+        model: A path or a word; None or `bundled` gives the bundled model.
+        exported: In a run's folder prefer `model.onnx`, unless the best checkpoint is newer; if False, prefer the
+            checkpoint.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such model.
     """
     if model is None or str(model) == "bundled":
         return bundled()
@@ -26,7 +26,7 @@ def find_model(model: str | Path | None, *, exported: bool = True) -> Path:
         if not finished:
             raise InputError(
                 f"{RUNS.absolute()} holds no finished run: train one (make demo, or python -m fer_lightning.train), or "
-                "leave newest away for the model that comes with the package"
+                "omit newest for the bundled model"
             )
         return find_model(max(finished, key=lambda path: path.stat().st_mtime).parent, exported=exported)
     path = Path(model)
@@ -34,7 +34,7 @@ def find_model(model: str | Path | None, *, exported: bool = True) -> Path:
         return path
     if models := _models_in(path):
         return max(models, key=lambda file: file.stat().st_mtime) if exported else models[0]
-    raise InputError(f"{path.absolute()} is no run's folder: it holds neither model.onnx nor checkpoints/best.ckpt")
+    raise InputError(f"{path.absolute()} is not a run's folder: it holds neither model.onnx nor checkpoints/best.ckpt")
 
 
 def _models_in(run: Path) -> list[Path]:

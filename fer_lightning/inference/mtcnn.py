@@ -1,4 +1,4 @@
-"""MTCNN (Zhang et al., 2016), which finds turned and tilted faces that cascades miss; the extra `mtcnn`, on torch."""
+"""MTCNN (Zhang et al., 2016), which finds turned and tilted faces that cascades miss; needs the extra `mtcnn`."""
 
 import threading
 
@@ -8,15 +8,15 @@ import numpy as np
 from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box, largest_first, smallest_side
 
-SMALLEST = 20  # pixels: what its first network was trained on
+SMALLEST = 20  # pixels: the input size of its first network
 
 
 class MtcnnDetector:
     """facenet-pytorch's MTCNN, whose weights come with that package.
 
     Args:
-        min_face: Side of the smallest face, in pixels, or at most 1 as a fraction of the picture's shorter side.
-        max_side: Longer side of the picture at most; larger ones are reduced.
+        min_face: Side of the smallest face, in pixels; up to 1, as a fraction of the picture's shorter side.
+        max_side: Longest side of the picture in pixels; larger pictures are reduced.
 
     Raises:
         InputError: The extra is not installed.
@@ -32,7 +32,7 @@ class MtcnnDetector:
         self.min_face = min_face
         self.max_side = max_side
         self._mtcnn = MTCNN(keep_all=True, post_process=False, device="cpu")
-        self._lock = threading.Lock()  # the smallest face is a setting of the one network
+        self._lock = threading.Lock()  # the smallest face is a setting of the shared network
 
     def detect(self, image: np.ndarray) -> list[Box]:
         """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first."""

@@ -1,6 +1,6 @@
 """One colour for each class, the same on pictures, videos, timelines and the page."""
 
-# Of even lightness, told apart by colour-blind people too (after Okabe and Ito).
+# Of similar lightness, distinguishable for colour-blind people too (after Okabe and Ito).
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 
 

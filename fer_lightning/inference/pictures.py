@@ -20,7 +20,7 @@ def drawn(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Encode in the format of the path's suffix; an OSError where there is no room."""
+    """Encode in the format of the path's suffix; raises OSError if the disk is full."""
     _, data = cv2.imencode(path.suffix, image)
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -37,10 +37,10 @@ def scaled_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class VideoWriter:
-    """An MP4 that plays, whenever it is closed.
+    """An MP4 that is playable whenever it is closed.
 
     Args:
-        path: Ending in .mp4.
+        path: Path ending in .mp4.
         fps: Frames per second.
     """
 

@@ -1,4 +1,4 @@
-"""From pictures to faces with emotions.   Shapes: N faces, C channels, S side in pixels, K classes."""
+"""From images to faces with emotions.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,10 +26,10 @@ class Face:
     """A face and its expression.
 
     Attributes:
-        box: In pixels of the picture; None where several views were brought together.
+        box: Box in pixels of the picture; None if several views were fused.
         probabilities: Class name -> probability, in label order, adding up to 1.
         track: Number of the person within a video; None for pictures.
-        raw_probabilities: Of this frame alone, where `probabilities` are smoothed over time; else None.
+        raw_probabilities: Probabilities of this frame alone, if `probabilities` are smoothed over time; else None.
     """
 
     box: Box | None
@@ -50,7 +50,7 @@ class Face:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The faces of one frame, the largest first; none where it shows none or could not be read."""
+    """The faces of one frame, the largest first; empty if it shows none or could not be read."""
 
     frame: Frame
     faces: list[Face]
@@ -59,7 +59,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Found:
-    """A frame on its way: its faces' boxes, and for each a prepared crop, uint8 (S, S) or (S, S, 3)."""
+    """A frame after detection: its faces' boxes, and for each a prepared crop, uint8 (S, S) or (S, S, 3)."""
 
     frame: Frame
     boxes: list[Box]
@@ -68,21 +68,21 @@ class Found:
 
 
 class Predictor:
-    """Finds the faces of pictures and reads their expressions.
+    """Finds the faces in pictures and classifies their expressions.
 
     >>> from fer_lightning import Predictor
     >>> Predictor("outputs/runs/RUN").predict("photo.jpg")  # doctest: +SKIP
     [Face(box=Box(x=219.0, ...), probabilities={'angry': 0.01, ...}, ...)]
 
     Args:
-        model: An ONNX model file, a checkpoint, or a run's folder; None takes the one that comes with the package.
-        detector: `haar`, `mtcnn`, `none` (each picture is a face crop), or one of your own.
-        min_face: Smallest face looked for, in pixels or as a fraction of the picture's shorter side.
-        max_side: Longest side of the picture that is searched, in pixels; larger ones are reduced.
-        profile: Look for faces from the side too.
-        align: Turn faces upright by their eyes before they are read.
-        batch_size: Faces that go through the network together, of one picture or of several.
-        workers: Threads that decode and detect; None takes one a core.
+        model: An ONNX model file, a checkpoint, or a run's folder; None uses the bundled model.
+        detector: `haar`, `mtcnn`, `none` (each picture is a face crop), or your own detector.
+        min_face: Smallest face to find, in pixels or as a fraction of the picture's shorter side.
+        max_side: Longest side of the picture for the search, in pixels; larger pictures are reduced.
+        profile: Also look for faces seen from the side.
+        align: Turn faces upright by their eyes before classification.
+        batch_size: Number of faces that the network processes together, from one or several pictures.
+        workers: Threads for decoding and detection; None uses one per core.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -117,17 +117,17 @@ class Predictor:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says of itself."""
+        """The model's description of itself."""
         return self._backend.card
 
     def predict(self, image: np.ndarray | str | Path) -> list[Face]:
         """The faces of one picture, the largest first.
 
         Args:
-            image: uint8 BGR (H, W, 3) or gray (H, W), or the path of a file.
+            image: uint8 BGR (H, W, 3) or grey (H, W), or the path of a file.
 
         Raises:
-            InputError: The file cannot be read, or the array is something else.
+            InputError: The file cannot be read, or the array has another type or shape.
         """
         if isinstance(image, np.ndarray):
             frame = Frame(source="array", image=_as_bgr(image))
@@ -146,17 +146,19 @@ class Predictor:
     def predict_all(
         self, frames: Iterable[Load], *, keep_images: bool = False, wait_for_batch: bool = True
     ) -> Iterator[Prediction]:
-        """Predict on a stream of frames, in its order.
+        """Predict on a stream of frames, in their order.
 
-        Decoding, detection and the network overlap, and only a few frames are in memory at a time.
+        Decoding, detection and the network run in parallel, and only a few frames are in memory at a time.
 
         Args:
-            frames: As a Source gives them.
-            keep_images: Give each frame back with its picture.
-            wait_for_batch: Collect faces until a batch is full; a camera's frames are better shown at once.
+            frames: Frames of a Source.
+            keep_images: Return each frame with its picture.
+            wait_for_batch: Collect faces until a batch is full; for a camera, False shows frames without delay.
         """
         if self.workers > 1:
-            cv2.setNumThreads(1)  # a core each: threads within OpenCV's calls would only get into each other's way
+            cv2.setNumThreads(
+                1
+            )  # one core per worker: further threads within OpenCV's calls would only slow each other down
 
         def find(load: Load) -> Found:
             return self.find(load(), keep_image=keep_images)
@@ -164,28 +166,28 @@ class Predictor:
         waiting: list[Found] = []
         for found in _in_order(find, frames, workers=self.workers, ahead=2 * self.workers if wait_for_batch else 0):
             waiting.append(found)
-            # Frames without a face must not pile up either.
+            # Frames without a face must not accumulate either.
             if not wait_for_batch or _count(waiting) >= self.batch_size or len(waiting) >= 2 * self.batch_size:
                 yield from self.classify(waiting)
                 waiting = []
         yield from self.classify(waiting)
 
     def find(self, frame: Frame, *, keep_image: bool = False) -> Found:
-        """First half: where the faces of a frame are, cropped and prepared. Any thread may call it."""
+        """First half: find, crop and prepare the faces of a frame. Any thread may call it."""
         if frame.image is None:
             return Found(frame, [], [], readable=False)
         boxes = self._detector.detect(frame.image)
         return Found(frame if keep_image else frame.without_image(), boxes, self.crops(frame.image, boxes))
 
     def crops(self, image: np.ndarray, boxes: list[Box]) -> list[np.ndarray]:
-        """What the network will see of each box, uint8 (S, S) or (S, S, 3)."""
+        """The prepared crop of each box, uint8 (S, S) or (S, S, 3)."""
         card = self.card
         if isinstance(self._detector, WholePicture):
             return [card.preprocess.prepare(image)]
         return [card.preprocess.prepare(self._crop(image, box, margin=card.crop_margin)) for box in boxes]
 
     def classify(self, found: list[Found]) -> Iterator[Prediction]:
-        """Second half: the expressions of all faces of some frames, in full batches."""
+        """Second half: classify all faces of several frames, in full batches."""
         crops = [crop for each in found for crop in each.crops]
         probabilities = iter(self._probabilities(crops))
         for each in found:
@@ -193,7 +195,7 @@ class Predictor:
             yield Prediction(frame=each.frame, faces=faces, readable=each.readable)
 
     def _probabilities(self, crops: list[np.ndarray]) -> list[dict[str, float]]:
-        """Of prepared crops, uint8 (S, S) or (S, S, 3)."""
+        """Probabilities of prepared crops, uint8 (S, S) or (S, S, 3)."""
         card = self.card
         rows: list[list[float]] = []
         for first in range(0, len(crops), self.batch_size):
@@ -207,7 +209,7 @@ def _count(found: list[Found]) -> int:
 
 
 def _in_order(function: Callable[[Load], Found], items: Iterable[Load], *, workers: int, ahead: int) -> Iterator[Found]:
-    """Map in threads, `ahead` items beyond the one that is waited for, and give the results in the items' order."""
+    """Map in threads, up to `ahead` items beyond the current one, and yield the results in the items' order."""
     items = iter(items)
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[Found]] = deque()
@@ -223,7 +225,7 @@ def _in_order(function: Callable[[Load], Found], items: Iterable[Load], *, worke
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float64: float32 rows would not add up to 1."""
+    """Softmax over the last axis, in float64, since float32 rows would not add up to 1."""
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return exponents / exponents.sum(axis=-1, keepdims=True)
 

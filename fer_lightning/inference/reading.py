@@ -1,4 +1,4 @@
-"""Sources through a Predictor into Results: the loop of the command and of the page alike."""
+"""From sources through a Predictor into Results: the loop shared by the command and the page."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from fer_lightning.inference.views import Match, fuse, together
 def one_by_one(
     predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
-    """Pictures in one stream, so that they share batches; each video by itself."""
+    """Predict on pictures in one stream, so that they share batches, and on each video separately."""
     for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else id(source)):
         members = list(group)
         frames = chain.from_iterable(source.frames() for source in members)
@@ -29,7 +29,7 @@ def one_by_one(
 def all_views(
     predictor: Predictor, views: list[list[Source]], match: Match, results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
-    """Each view's own rows and, given back, what they say together."""
+    """Write each view's own rows, and yield the fused predictions."""
     for sources in views:
         with ExitStack() as stack:
             streams = []

@@ -1,4 +1,4 @@
-"""Everything that predictions leave in a folder."""
+"""All files that prediction writes to a folder."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,28 +17,28 @@ from fer_lightning.inference.tracking import Tracker
 
 PROBLEM = ("source", "frame", "problem")
 EVENT = tuple(field.name for field in fields(Event))
-PLAIN_FPS = 25.0  # of an annotated video whose source does not say
-LONGEST_STILL_S = 10.0  # that one frame of it stands for; a longer gap is a clock that jumped
+PLAIN_FPS = 25.0  # frame rate of an annotated video if its source has none
+LONGEST_STILL_S = 10.0  # longest time to show one frame in it; a longer gap is a clock that jumped
 
 
 class Results:
-    """Writes predictions as they come; closed, by whatever ends the block, all its files are complete.
+    """Writes predictions as they arrive; when the block ends, for whatever reason, all files are complete.
 
-    In the folder: `predictions.<format>`, `problems.csv` (what could not be read, and why), `events.csv`, and in
-    `pictures/`, `videos/` and `timelines/` a file for each source.
+    The folder contains `predictions.<format>`, `problems.csv` (what could not be read, and why), `events.csv`, and one
+    file per source in `pictures/`, `videos/` and `timelines/`.
 
     Args:
-        folder: Made if it is missing; None writes nothing.
-        columns: Of the table.
-        class_names: Of the model, in label order.
-        formats: Of the table: `csv`, `jsonl`, `parquet`.
+        folder: Created if it is missing; None writes nothing.
+        columns: Columns of the table.
+        class_names: Class names of the model, in label order.
+        formats: Formats of the table: `csv`, `jsonl`, `parquet`.
         pictures: Write each picture with its faces marked.
-        videos: Write each video so.
-        smooth_s: Of a `Tracker`.
-        abstain_below: Confidence under which a face's status is `low_confidence`.
-        anonymous: Hide the faces in whatever is written.
-        extra_tables: More writers for the rows.
-        video_writer: Called with the path and the frames per second of an annotated video.
+        videos: Write each video with its faces marked.
+        smooth_s: Smoothing time of the `Tracker`.
+        abstain_below: Confidence below which a face's status is `low_confidence`.
+        anonymous: Hide the faces in all written pictures and videos.
+        extra_tables: Further writers for the rows.
+        video_writer: Function that opens an annotated video, given its path and frames per second.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Results:
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("problems.csv", "events.csv"):  # those of a run before would accuse this one's files
+            for name in ("problems.csv", "events.csv"):  # files of an earlier run would be about other sources
                 (self.folder / name).unlink(missing_ok=True)
             with ExitStack() as stack:
                 for suffix in self._formats:
@@ -83,7 +83,7 @@ class Results:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close each table by itself: one that a full disk has spoilt takes no other along."""
+        """Close each table separately, so that one that failed on a full disk does not affect the others."""
         failed = None
         for table in reversed(self._open):
             try:
@@ -100,7 +100,7 @@ class Results:
         return table
 
     def add_picture(self, prediction: Prediction) -> Prediction:
-        """Take a picture that is no video's."""
+        """Add a picture that does not belong to a video."""
         if self.folder is not None and self.pictures and prediction.readable:
             path = self.folder / "pictures" / self._file_name(prediction.frame.source, ".jpg")
             path.parent.mkdir(exist_ok=True)
@@ -109,13 +109,13 @@ class Results:
         return prediction
 
     def add_fused(self, prediction: Prediction) -> Prediction:
-        """Take what several views say together; there is no one picture to draw on."""
+        """Add the fused prediction of several views, which has no single picture to draw on."""
         self._add_rows(prediction)
         return prediction
 
     @contextmanager
     def video(self, source: Source) -> Iterator["VideoResults"]:
-        """What one video or camera leaves; its events and timeline are written when the block ends, however it does."""
+        """The results of one video or camera; events and timeline are written when the block ends, even by an error."""
         video = VideoResults(self, source)
         try:
             yield video
@@ -138,10 +138,10 @@ class Results:
         return self._table("events.csv", EVENT)
 
     def _file_name(self, source: str, suffix: str) -> str:
-        """One for each source: its own, with a number where another file's is the same."""
+        """A file name for each source: its own name, with a number if another file has the same name."""
         stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
         numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
-        name = next(name for name in numbered if name.lower() not in self._given)  # some disks ignore the case
+        name = next(name for name in numbered if name.lower() not in self._given)  # some file systems ignore case
         self._given.add(name.lower())
         return f"{name}{suffix}"
 
@@ -166,7 +166,7 @@ class VideoResults:
             self._writer = results.video_writer(path, self._fps)
 
     def add(self, prediction: Prediction) -> Prediction:
-        """Take the next frame, and give it back with its people numbered and their probabilities smoothed."""
+        """Add the next frame, and return it with people numbered and probabilities smoothed."""
         prediction = self._tracker.follow(prediction)
         self._events.add(prediction)
         self._timeline.add(prediction)
@@ -176,7 +176,7 @@ class VideoResults:
         return prediction
 
     def _film(self, prediction: Prediction) -> None:
-        """Show a frame for as long as its time says: a camera has no rate, and a file's may vary."""
+        """Show a frame until the next frame's time: a camera has no fixed rate, and a file's rate may vary."""
         if not self._written:
             self._first_s = prediction.frame.time_s
         due = round((prediction.frame.time_s - self._first_s) * self._fps) + 1
@@ -191,7 +191,7 @@ class VideoResults:
             self._written = due
 
     def close(self) -> None:
-        """Write what is only known at the end."""
+        """Write the events and the timeline, which are known only at the end."""
         if self._writer is not None:
             self._writer.close()
         folder = self._results.folder

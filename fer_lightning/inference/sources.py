@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, patterns, videos, cameras and bytes, all as frames in order."""
+"""Sources of pictures: files, folders, patterns, videos, cameras and stdin, all as frames in order."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_picture
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
-CAMERA_SILENCE_S = 5.0  # after which a camera counts as lost
+CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        source: The file as it was named, `camera 0` or `-`.
-        number: From 0; always 0 for a picture that is no video's.
-        time_s: Since the video's or the camera's start; None for a picture.
-        image: uint8 BGR (H, W, 3); None where it could not be read.
-        problem: Why it could not be read, or what was left out of it.
+        source: The file name as given, `camera 0` or `-`.
+        number: Frame number from 0; always 0 for a single picture.
+        time_s: Seconds since the start of the video or camera; None for a picture.
+        image: uint8 BGR (H, W, 3); None if it could not be read.
+        problem: Why it could not be read, or which part was left out.
     """
 
     source: str
@@ -38,7 +38,7 @@ class Frame:
     problem: str | None = None
 
     def without_image(self) -> "Frame":
-        """The same, with no pixels to keep in memory."""
+        """The same frame without its pixels, to save memory."""
         return replace(self, image=None)
 
 
@@ -47,14 +47,14 @@ Load = Callable[[], Frame]  # decodes when it is called, in whichever thread
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Something that gives frames.
+    """A source of frames.
 
     Attributes:
-        name: As in the table.
+        name: Name in the table.
         kind: `image`, `video` or `camera`.
-        frames: Starts from the beginning.
-        count: How many frames there are, as far as the file says.
-        fps: Of a video or camera, as far as it says.
+        frames: Function that returns the frames from the beginning.
+        count: Number of frames, if known.
+        fps: Frames per second of a video or camera, if known.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Source:
 
 
 def open_sources(names: Sequence[str], *, start: float | None = None) -> list[Source]:
-    """Find what a person named: files, folders (searched below too), glob patterns, camera numbers, `-`.
+    """Open the named sources: files, folders (searched recursively), glob patterns, camera numbers, `-`.
 
     Args:
-        names: As on the command line.
-        start: Of the cameras' clocks, by `time.monotonic`; None starts each with its first frame.
+        names: Names as on the command line.
+        start: Start of the cameras' clocks, by `time.monotonic`; None starts each with its first frame.
     """
     sources = []
     for name in names:
@@ -88,7 +88,7 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
 
 
 def open_camera(number: int, *, start: float | None = None) -> Source:
-    """A camera by its number; its frames are always the newest, their times since `start`."""
+    """A camera by its number; it always gives the newest frame, with times relative to `start`."""
     return Source(name=f"camera {number}", kind="camera", frames=lambda: _camera_frames(number, start), count=None)
 
 
@@ -102,7 +102,7 @@ def _pictures_below(folder: str) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be searched ({error.strerror}): allow it, or name other sources")
+    raise InputError(f"{error.filename} cannot be searched ({error.strerror}): make it readable, or give other sources")
 
 
 def _file(path: str) -> Source:
@@ -130,7 +130,7 @@ def _read_image(name: str, read: Callable[[], bytes]) -> Frame:
 
 
 def _video(path: str) -> Source:
-    if not _is_text(path):  # which ends OpenCV's process
+    if not _is_text(path):  # such a name would make OpenCV end the process
         problem = Frame(
             source=path, problem="has a name that is not valid UTF-8, under which no video opens: rename it"
         )
@@ -168,18 +168,18 @@ def _video_frames(path: str) -> Iterator[Load]:
             if not found:
                 break
             time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if time_s <= last_time:  # the file has no times: its rate is all there is
+            if time_s <= last_time:  # the file has no valid times: use its frame rate
                 time_s = last_time + (1 / fps if fps > 0 else 1 / 25) if number else 0.0
             frame = Frame(source=path, number=number, time_s=time_s, image=image)
             yield lambda frame=frame: frame
             number, last_time = number + 1, time_s
         promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        # Containers miscount by one or two, and where the rate varies they count by time.
+        # Containers miscount by one or two frames, and with a varying rate they derive the count from the time.
         if number < promised - 2 and (fps <= 0 or last_time < (promised - 3) / fps):
             problem = f"ends after {number} of {promised} frames"
             yield lambda: Frame(source=path, number=number, time_s=max(last_time, 0.0), problem=problem)
         elif number == 0:
-            yield lambda: Frame(source=path, problem="holds no frame that decodes")
+            yield lambda: Frame(source=path, problem="contains no frame that can be decoded")
     finally:
         video.release()
 
@@ -193,7 +193,7 @@ def _why_no_video(path: str) -> str:
 
 
 def _camera_frames(number: int, start: float | None) -> Iterator[Load]:
-    """Newest frame first: those that come while one is worked on are dropped, so that no delay builds up."""
+    """Always the newest frame: frames that arrive during processing are dropped, so that no delay builds up."""
     camera = cv2.VideoCapture(number)
     if not camera.isOpened():
         camera.release()
@@ -214,7 +214,7 @@ def _camera_frames(number: int, start: float | None) -> Iterator[Load]:
 
 
 class _Newest:
-    """Reads a camera in a thread of its own and keeps the latest frame only."""
+    """Reads a camera in a separate thread and keeps only the latest frame."""
 
     def __init__(self, camera: cv2.VideoCapture) -> None:
         self._camera = camera
@@ -225,14 +225,14 @@ class _Newest:
         self._thread.start()
 
     def take(self) -> np.ndarray | None:
-        """Wait for a frame that was not taken yet; None once the camera is lost."""
+        """Wait for a frame that was not taken yet, and return it; None once the camera is lost."""
         with self._changed:
             self._changed.wait_for(lambda: self._image is not None or not self._open, timeout=CAMERA_SILENCE_S)
             image, self._image = self._image, None
             return image
 
     def stop(self) -> None:
-        """Let the camera go."""
+        """Release the camera."""
         self._open = False
         self._thread.join(timeout=CAMERA_SILENCE_S)
         self._camera.release()

@@ -1,4 +1,4 @@
-"""The prediction table: a row a face, and a row for each picture or frame without one."""
+"""The prediction table: one row per face, and one for each picture or frame without a face."""
 
 import csv
 import json
@@ -19,17 +19,17 @@ WHERE = ("source", "frame", "time_s", "face", "track", "x", "y", "width", "heigh
 
 
 def columns(class_names: Sequence[str], *, smoothed: bool) -> list[str]:
-    """Names in order; with smoothing, `raw_p_<class>` holds the frame's own probabilities."""
+    """Column names, in order; with smoothing, `raw_p_<class>` holds the single frame's probabilities."""
     raw = [f"raw_p_{name}" for name in class_names] if smoothed else []
     return [*WHERE, "emotion", "confidence", *(f"p_{name}" for name in class_names), *raw, "status"]
 
 
 def rows(prediction: Prediction, *, abstain_below: float = 0.0) -> list[Row]:
-    """A row a face, or one that says why there is none. What a row leaves out is missing there.
+    """One row per face, or one that says why there is none. Cells without a value are left out of the dict.
 
     Args:
-        prediction: Of one frame.
-        abstain_below: A face whose confidence is lower gets the status `low_confidence`.
+        prediction: Prediction of one frame.
+        abstain_below: Confidence below which a face gets the status `low_confidence`.
     """
     frame = prediction.frame
     where: Row = {"source": printable(frame.source), "frame": frame.number, "time_s": _rounded(frame.time_s, 3)}
@@ -60,15 +60,15 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def printable(name: str) -> str:
-    """A file's name as valid text, whatever bytes it is made of."""
+    """A file name as valid text, whatever its bytes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 class TableWriter(Protocol):
-    """Takes rows as they come."""
+    """Writes rows as they arrive."""
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append; an OSError leaves a csv or jsonl at the rows of the calls before, and a parquet without an end."""
+        """Append rows; after an OSError a csv or jsonl keeps the rows of earlier calls, and a parquet is incomplete."""
         ...
 
 
@@ -88,7 +88,7 @@ class _TextWriter:
     def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
         self.names = names
         self._file = file
-        # Rows may go to the end of a file that holds others; of a pipe nothing can be taken back.
+        # Rows may be appended to an existing file; what was written to a pipe cannot be undone.
         self._complete = file.seek(0, os.SEEK_END) if file.seekable() else None
 
     def _write(self, text: str) -> None:
@@ -99,36 +99,36 @@ class _TextWriter:
                 written += self._file.write(data[written:]) or 0
         except OSError:
             if self._complete is not None:
-                self._file.truncate(self._complete)  # a full disk took part of it
+                self._file.truncate(self._complete)  # removes a row that was written in part
             raise
         if self._complete is not None:
             self._complete += len(data)
 
 
 class CsvWriter(_TextWriter):
-    """Commas, a header, nothing where a row leaves something out."""
+    """CSV with a header; missing cells are empty."""
 
     def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
         super().__init__(file, names)
         self._write(",".join(names) + "\n")
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append."""
+        """Append rows."""
         text = StringIO()
         csv.DictWriter(text, self.names, restval="", lineterminator="\n").writerows(rows)
         self._write(text.getvalue())
 
 
 class JsonlWriter(_TextWriter):
-    """A JSON object a line, null where a row leaves something out."""
+    """One JSON object per line; missing cells are null."""
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append; nothing is held back, so that a reader at the end of a pipe need not wait."""
+        """Append rows without buffering, so that a reader at the end of a pipe gets them at once."""
         self._write("".join(json.dumps({name: row.get(name) for name in self.names}) + "\n" for row in rows))
 
 
 class _ParquetWriter:
-    """Rows in groups: one a call would make a file of headers."""
+    """Writes rows in groups: one group per call would be mostly headers."""
 
     GROUP = 4096
 

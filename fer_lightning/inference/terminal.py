@@ -1,4 +1,4 @@
-"""What `fer-predict` says in the terminal."""
+"""Output of `fer-predict` in the terminal."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from rich.table import Table
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.results import Results
 
-MOST_LINES = 10  # of a list
+MOST_LINES = 10  # lines of a list
 
 
 @dataclass
 class Tally:
-    """What was seen so far."""
+    """Counts of what was processed so far."""
 
     frames: int = 0
     faces: int = 0
@@ -41,12 +41,12 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self.started
 
 
 def introduce(console: Console, predictor: Predictor) -> None:
-    """Say which model speaks, and whether it knows real faces."""
+    """Print which model is used, and warn if it was not trained on real faces."""
     card = predictor.card
     dataset = card.training.get("dataset", "an unknown dataset")
     score = next((f", {name} {value:.1%}" for name, value in card.metrics.items() if name.endswith("/acc")), "")
@@ -56,7 +56,7 @@ def introduce(console: Console, predictor: Predictor) -> None:
 
 
 def progress_bar(console: Console) -> Progress:
-    """How far it is and how fast; nothing where nobody looks."""
+    """Progress and speed; hidden if the output is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,7 +70,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def summarise(console: Console, tally: Tally, results: Results) -> None:
-    """Say what went wrong, what was found, if that is little, and where the results are."""
+    """Print what went wrong, the faces if there are few, and where the results are."""
     for problem in tally.problems[:MOST_LINES]:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
     if len(tally.problems) > MOST_LINES:

@@ -10,7 +10,7 @@ from fer_lightning.atomic import replacing
 from fer_lightning.inference.palette import PALETTE
 from fer_lightning.inference.predictor import Prediction
 
-MOST_PEOPLE = 6  # in one picture; who is seen longest comes first
+MOST_PEOPLE = 6  # people in one picture, those seen longest first
 
 
 class Timeline:
@@ -18,18 +18,18 @@ class Timeline:
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         self.class_names = class_names
-        # Arrays, in which an hour of a camera takes 4 MB a person.
+        # Arrays, since an hour of a camera then takes 4 MB per person.
         self._times: defaultdict[int, array] = defaultdict(lambda: array("d"))
         self._probabilities: defaultdict[int, array] = defaultdict(lambda: array("f"))
 
     def add(self, prediction: Prediction) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         for face in prediction.faces:
             self._times[face.track].append(prediction.frame.time_s or 0.0)
             self._probabilities[face.track].extend(face.probabilities.values())
 
     def write(self, path: Path, title: str) -> bool:
-        """Plot to a PNG; False where there was no face to plot."""
+        """Plot to a PNG; returns False if there was no face to plot."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -56,7 +56,7 @@ class Timeline:
         return True
 
     def _with_gaps(self, track: int) -> tuple[np.ndarray, np.ndarray]:
-        """Times and probabilities, with nothing where the person was out of sight for longer than a few frames."""
+        """Times and probabilities, with a gap where the person was out of sight for more than a few frames."""
         times = np.array(self._times[track])
         probabilities = np.array(self._probabilities[track]).reshape(len(times), -1)
         if len(times) < 2:

@@ -19,10 +19,10 @@ class TorchBackend:
 
     Args:
         path: A run's best.ckpt or last.ckpt.
-        device: `auto` takes a GPU if there is one.
+        device: `auto` uses a GPU if there is one.
 
     Raises:
-        InputError: The file cannot be used, or there is no GPU where one is asked for.
+        InputError: The file cannot be used, or a GPU is requested and there is none.
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
@@ -41,7 +41,7 @@ class TorchBackend:
 
 
 def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
-    """What a checkpoint says of itself."""
+    """The model card from a checkpoint."""
     hyper_parameters = checkpoint["hyper_parameters"]
     scores = {
         state["monitor"]: float(state["best_model_score"])
@@ -54,7 +54,7 @@ def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
 
 
 def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
-    """The network of a checkpoint, ready to predict; InputError where its weights are for another one."""
+    """The network of a checkpoint, ready to predict; raises InputError if its weights are for another network."""
     hyper_parameters, preprocess = checkpoint["hyper_parameters"], checkpoint["hyper_parameters"]["preprocess"]
     net = create_model(
         **hyper_parameters["net"],
@@ -66,6 +66,6 @@ def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
         net.load_state_dict(network_weights(checkpoint))
     except RuntimeError as error:
         raise InputError(
-            f"{name} holds weights of another network than it says: {' '.join(str(error).split())}"
+            f"{name} contains weights for another network than it names: {' '.join(str(error).split())}"
         ) from error
     return net.eval()

@@ -1,4 +1,4 @@
-"""Who is who from frame to frame, and a person's probabilities smoothed over time."""
+"""Tracking people from frame to frame, and smoothing their probabilities over time."""
 
 from dataclasses import dataclass, field, replace
 from math import exp
@@ -16,12 +16,12 @@ class _Person:
 
 @dataclass
 class Tracker:
-    """Gives each face of a video the number of its person, and smooths the person's probabilities.
+    """Gives each face in a video the number of its person, and smooths the person's probabilities.
 
     Args:
-        smooth_s: Time over which probabilities are averaged, exponentially; 0 for no smoothing.
-        overlap: IoU from which on a face is the same person's as before.
-        gap_s: How long a person may be out of sight and keep the number.
+        smooth_s: Time constant of exponential averaging, in seconds; 0 for no smoothing.
+        overlap: Smallest IoU with the previous box for a face to be the same person.
+        gap_s: How long a person may be out of sight and keep the number, in seconds.
     """
 
     smooth_s: float = 0.3
@@ -38,7 +38,7 @@ class Tracker:
         return replace(prediction, faces=faces)
 
     def _match(self, faces: list[Face]) -> list[tuple[_Person | None, Face]]:
-        """Pair faces with people, the greatest overlaps first."""
+        """Pair faces with people, the largest overlaps first."""
         pairs = [
             (iou(person.face.box, face.box), p, f)
             for p, person in enumerate(self._people)
@@ -66,7 +66,7 @@ class Tracker:
     def _smoothed(self, person: _Person, face: Face, now: float) -> dict[str, float]:
         if self.smooth_s == 0:
             return face.probabilities
-        kept = exp(-(now - person.time_s) / self.smooth_s)  # frames of uneven distance weigh by time, not by number
+        kept = exp(-(now - person.time_s) / self.smooth_s)  # unevenly spaced frames are weighted by time, not by number
         return {
             name: kept * person.face.probabilities[name] + (1 - kept) * new for name, new in face.probabilities.items()
         }

@@ -1,4 +1,4 @@
-"""Several cameras on one scene: their frames brought together, and one decision for each person."""
+"""Several views of one scene: their frames are matched in time, with one decision for each person."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,17 @@ from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.sources import Frame, Source, open_sources
 
 Match = Literal["largest", "order"]
-LARGEST_LAG_S = 0.5  # a view whose nearest frame is farther away has nothing to say about this moment
+LARGEST_LAG_S = 0.5  # a view whose nearest frame is further away is ignored at that moment
 
 
 def open_views(names: Sequence[str]) -> list[list[Source]]:
-    """The sources at each moment, one a view: folders give pictures of the same file name, videos and cameras go along.
+    """The sources that belong together: pictures with the same file name in each folder, or all videos or cameras.
 
     Returns:
-        For folders and patterns a list for each file name, of the pictures that have it; else one list of the views.
+        For folders and patterns, one list of pictures for each file name; else a single list of the views.
 
     Raises:
-        InputError: There are fewer than two views, they are of different kinds, or their file names share nothing.
+        InputError: There are fewer than two views, they are of different kinds, or they share no file name.
     """
     if len(names) < 2:
         raise InputError(f"--views needs at least two sources of one scene, got {len(names)}")
@@ -43,15 +43,15 @@ def open_views(names: Sequence[str]) -> list[list[Source]]:
 
 
 def _name_within(place: str, source: Source) -> str:
-    """A picture's path below a folder, or its file name where a pattern found it."""
+    """A picture's path below a folder, or its file name if a pattern found it."""
     path = Path(source.name)
     return path.relative_to(place).as_posix() if Path(place).is_dir() else path.name
 
 
 def together(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Prediction]]:
-    """For each frame of the first view those of the others that are nearest in time; a view may be missing.
+    """For each frame of the first view, the nearest frames in time of the others; a view may be missing.
 
-    Where the first view ends, the others go on without it.
+    When the first view ends, the others go on without it.
     """
     first, *others = streams
     followers = [_Follower(stream) for stream in others]
@@ -63,7 +63,7 @@ def together(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Predictio
 
 
 class _Follower:
-    """A view that is asked for its frame at a time, which must not go back."""
+    """A view that returns its frame nearest to a given time, which must not decrease."""
 
     def __init__(self, stream: Iterator[Prediction]) -> None:
         self._stream = stream
@@ -76,7 +76,7 @@ class _Follower:
         return self._current if near else None
 
     def rest(self) -> Iterator[Prediction]:
-        """What `at` has not come to."""
+        """The frames that `at` has not reached."""
         if self._following is not None:
             yield self._following
             yield from self._stream
@@ -90,13 +90,13 @@ def _time(prediction: Prediction) -> float:
 
 
 def fuse(predictions: Sequence[Prediction], source: str, *, match: Match = "largest") -> Prediction:
-    """One decision from several views of a moment: probabilities averaged, weighted by how sure the detector was.
+    """One decision from several views of a moment: probabilities averaged with the detector's scores as weights.
 
     Args:
-        predictions: One a view; those without a face have no say.
-        source: What the views together are called.
-        match: `largest` takes the largest face of each view for one person; `order` pairs faces from left to right,
-            which needs as many in each view, and falls back to the largest where that is not so.
+        predictions: One prediction per view; those without a face are ignored.
+        source: Name of the fused views.
+        match: `largest` treats the largest face of each view as one person; `order` pairs faces from left to right,
+            which needs the same number in each view, and otherwise falls back to `largest`.
     """
     seen = [prediction.faces for prediction in predictions if prediction.faces]
     if match == "order" and len({len(faces) for faces in seen}) == 1:
@@ -116,12 +116,12 @@ def fuse(predictions: Sequence[Prediction], source: str, *, match: Match = "larg
 
 
 def _fused(faces: Sequence[Face]) -> Face:
-    # A cascade's scores may be negative for faces that it is least sure of: these still count a little.
+    # A cascade's scores may be negative for its least certain faces, which still get a small weight.
     weights = [max(face.box.score, 0.1) for face in faces]
     best = max(faces, key=lambda face: face.box.score)
     probabilities = {
         name: sum(weight * face.probabilities[name] for weight, face in zip(weights, faces, strict=True)) / sum(weights)
         for name in best.probabilities
     }
-    # Each view numbers the people by itself.
+    # Each view has its own numbering of people.
     return replace(best, box=None, track=None, probabilities=probabilities, raw_probabilities=None)

@@ -1,1 +1,1 @@
-"""`fer-app`: what fer-predict does, in a browser on the same machine."""
+"""`fer-app`: fer-predict in a browser on the same machine."""

@@ -1,4 +1,4 @@
-// The camera's newest frame goes to /frame, its faces come back, and only then goes the next: no queue can build up.
+// The camera's newest frame is sent to /frame; the next is sent only after its faces have come back, so no queue builds up.
 const part = (name) => element.querySelector(`.fer-${name}`);
 const [start, snapshot, rate, words, view, bars, video] =
   ["start", "snapshot", "rate", "words", "view", "bars", "video"].map(part);
@@ -115,7 +115,7 @@ start.addEventListener("click", async () => {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 }, audio: false });
   } catch (error) {
     words.textContent = error.name === "NotAllowedError"
-      ? "The browser was not allowed to use the camera: allow it beside the address of this page, then start again."
+      ? "The browser may not use the camera: allow it next to the address of this page, then start again."
       : "No camera was found, or another program uses it.";
     return;
   }

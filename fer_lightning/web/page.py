@@ -1,4 +1,4 @@
-"""The page's tabs, as Gradio builds them; what they do is in service.py."""
+"""The page's tabs, built with Gradio; their logic is in service.py."""
 
 import json
 import shutil
@@ -21,9 +21,8 @@ HERE = Path(__file__).parent
 EXAMPLE = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SHOWN = ["source", "face", "emotion", "confidence", "status"]
 PRIVACY = """
-Everything stays on this machine: photos, videos and the camera's pictures are read by the program that serves this
-page, nothing is sent anywhere else, and uploads are deleted once they are read. What was found is kept for an hour at
-most.
+Everything stays on this machine: photos, videos and the camera's pictures are processed by the program that serves this
+page, nothing is sent anywhere else, and uploads are deleted once they are read. Results are kept for an hour at most.
 
 An expression is not a feeling: the label says what a face looks like to a network that learnt from labelled pictures.
 Do not use it to decide about people.
@@ -31,8 +30,8 @@ Do not use it to decide about people.
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """All tabs; the handlers answer mistakes in words."""
-    # System fonts: the default theme would fetch its own from elsewhere.
+    """Build all tabs; their handlers report mistakes in plain sentences."""
+    # System fonts: the default theme would download its own.
     with gr.Blocks(title="fer_lightning", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown("# Facial expressions\nPhotos, videos and the camera, read on this machine.")
         with gr.Accordion("Settings", open=False):
@@ -46,7 +45,7 @@ def build_page(service: Service) -> gr.Blocks:
                     0.03, 0.5, 0.1, step=0.01, label="Smallest face", info="Share of the picture's shorter side."
                 ),
                 gr.Slider(0, 2, 0.3, step=0.1, label="Smoothing in videos", info="Seconds."),
-                gr.Checkbox(False, label="Anonymise", info="Hide faces in all pictures that are shown or saved."),
+                gr.Checkbox(False, label="Anonymise", info="Hide the faces in all pictures that are shown or saved."),
             ]
         with gr.Tab("Photos"):
             _photos(service, choices)
@@ -226,11 +225,11 @@ def _about(service: Service, name: str) -> str:
     lines = [
         f"## {name}",
         f"* Classes: {', '.join(card.class_names)}",
-        f"* Trained on: {training.get('dataset', 'not said')}, protocol {training.get('protocol', 'not said')}",
-        f"* Measured: {', '.join(scores) or 'not said'}",
+        f"* Trained on: {training.get('dataset', 'unknown')}, protocol {training.get('protocol', 'unknown')}",
+        f"* Scores: {', '.join(scores) or 'unknown'}",
     ]
     if training.get("dataset") == "synthetic":
-        lines.append("* **It knows drawn faces only: do not trust it on real ones.**")
+        lines.append("* **It was trained on drawn faces only: do not trust it on real ones.**")
     return "\n".join(lines)
 
 
@@ -258,7 +257,9 @@ def _in_words(answer: Answer) -> str:
     without = [each.frame.source for each in answer.predictions if each.readable and not each.faces]
     lines = [answer.note, *problems]
     if without and all(each.frame.time_s is None for each in answer.predictions):
-        lines.append(f"No face was found in {', '.join(without)}: try a smaller smallest face, or the other detector.")
+        lines.append(
+            f"No face was found in {', '.join(without)}: try a lower value of Smallest face, or the other detector."
+        )
     return "\n\n".join(lines)
 
 

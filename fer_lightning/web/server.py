@@ -1,4 +1,4 @@
-"""The page and the camera's frames behind one door: what may come in, how much of it, and what may be asked outside."""
+"""Access to the page and the camera's frames: password, limits, and what the page may request from other machines."""
 
 import base64
 import hmac
@@ -14,9 +14,9 @@ from fer_lightning.web.page import build_page
 from fer_lightning.web.service import Service, Settings
 
 LARGEST_FRAME = 4_000_000  # bytes of a camera's picture
-MOST_WAITING = 32  # requests in line; who comes later is told to come again
-AT_ONCE = 2  # uploads that are read together
-# The browser itself refuses whatever the page might ask of other machines.
+MOST_WAITING = 32  # requests in the queue; further ones are refused
+AT_ONCE = 2  # uploads that are processed at the same time
+# With this policy the browser itself refuses all requests of the page to other machines.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob:; "
@@ -31,10 +31,10 @@ def create_app(
     """Build the page as an application that a server can run.
 
     Args:
-        models: Name on the page -> model; None takes the package's own.
-        folder: Where results are written; the caller deletes it.
-        auth: NAME:PASSWORD, asked for at the door; None lets everybody in.
-        max_upload_bytes: Of a file.
+        models: Name on the page -> model; None uses the bundled model.
+        folder: Folder for the results; the caller deletes it.
+        auth: NAME:PASSWORD required for access; None allows everyone.
+        max_upload_bytes: Largest file accepted.
     """
     service = Service(models, folder)
     app = FastAPI(openapi_url=None)
@@ -53,10 +53,10 @@ def create_app(
         request: Request, who: str, model: str, detector: str = "haar", min_face: float = 0.1, smooth_s: float = 0.3
     ) -> dict:
         jpeg = bytearray()
-        async for chunk in request.stream():  # whatever length the request claims
+        async for chunk in request.stream():  # regardless of the length that the request claims
             jpeg += chunk
             if len(jpeg) > LARGEST_FRAME:
-                raise HTTPException(413, f"a frame may have {LARGEST_FRAME:,} bytes")
+                raise HTTPException(413, f"a frame may have at most {LARGEST_FRAME:,} bytes")
         settings = Settings(model=model, detector=detector, min_face=min_face, smooth_s=smooth_s)
         try:
             return await run_in_threadpool(service.frame, bytes(jpeg), who, settings)

@@ -1,4 +1,4 @@
-"""What the page asks for, without the page: photos, videos and a camera's frames through fer-predict's own parts."""
+"""The page's logic without the page: photos, videos and camera frames, processed with fer-predict's own parts."""
 
 import shutil
 import threading
@@ -21,21 +21,21 @@ from fer_lightning.inference.table import columns
 from fer_lightning.inference.tracking import Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
 
-MOST_PEOPLE = 64  # who use a camera at once; the one who was quiet for longest is forgotten
-HOUR = 3600  # seconds, after which results are deleted
-ESTIMATE_AFTER = 25  # frames of a video, after which its time is foretold
+MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
+HOUR = 3600  # seconds after which results are deleted
+ESTIMATE_AFTER = 25  # frames of a video after which the remaining time is estimated
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a person chose on the page.
+    """The user's settings on the page.
 
     Attributes:
         model: Name of one of the service's models.
         detector: `haar` or `mtcnn`.
         min_face: Smallest face, as a fraction of the picture's shorter side.
         smooth_s: Seconds over which a video's probabilities are averaged.
-        anonymous: Hide the faces in whatever is shown and written.
+        anonymous: Hide the faces in everything that is shown or written.
     """
 
     model: str
@@ -47,13 +47,13 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was found in an upload.
+    """The results for an upload.
 
     Attributes:
-        folder: Of fer-predict's files: predictions.csv, pictures/, videos/, timelines/, events.csv, problems.csv.
-        predictions: In order, without pixels; of a video, up to the frame that it was cancelled at.
-        note: In words: how far it is, and how long it takes.
-        done: Whether all of it was read.
+        folder: Folder of predictions.csv, pictures/, videos/, timelines/, events.csv and problems.csv.
+        predictions: Predictions in order, without pixels; for a cancelled video, up to the last frame read.
+        note: Progress and time, in words.
+        done: Whether everything was read.
     """
 
     folder: Path
@@ -63,20 +63,20 @@ class Answer:
 
     @property
     def table(self) -> Path:
-        """Of every face."""
+        """The table with all faces."""
         return self.folder / "predictions.csv"
 
     def files(self, name: str) -> list[Path]:
-        """In one of the folder's folders, by name."""
+        """The files in a subfolder, sorted by name."""
         return sorted((self.folder / name).glob("*"))
 
 
 class Service:
-    """Answers for one page, whoever has it open.
+    """Processes uploads and frames for all users of the page.
 
     Args:
-        models: Name on the page -> model file, checkpoint or run; None takes the package's own.
-        folder: Where results are written; the caller deletes it.
+        models: Name on the page -> model file, checkpoint or run; None uses the bundled model.
+        folder: Folder for the results; the caller deletes it.
 
     Raises:
         InputError: A model cannot be used.
@@ -94,30 +94,30 @@ class Service:
         threading.Thread(target=self._keep_forgetting, daemon=True).start()
 
     def predictor(self, settings: Settings) -> Predictor:
-        """Loaded once for each combination of settings that it depends on."""
+        """The predictor for the settings, loaded once for each combination that it depends on."""
         if settings.model not in self.models:
-            raise InputError(f"there is no model {settings.model!r} here: there is {', '.join(self.models)}")
+            raise InputError(f"there is no model {settings.model!r} here: choose from {', '.join(self.models)}")
         return self._predictor(settings.model, settings.detector, settings.min_face)
 
     def _load(self, model: str, detector: str, min_face: float) -> Predictor:
         return Predictor(self.models[model], detector=detector, min_face=min_face)
 
     def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
-        """Read photos; what cannot be read has its reason in the predictions' frames."""
+        """Read photos; for unreadable ones, the reason is in the predictions' frames."""
         predictor, sources = self.predictor(settings), [source for path in uploads for source in _named(path)]
         if not sources:
-            raise InputError("choose one photo or several first")
+            raise InputError("choose one or more photos first")
         with self._results(predictor, settings, pictures=True) as results:
             predictions = [_light(each) for each in one_by_one(predictor, sources, results, keep_images=True)]
         faces = sum(len(each.faces) for each in predictions)
         return Answer(folder=results.folder, predictions=predictions, note=_count(len(predictions), faces, "photo"))
 
     def video(self, upload: Path, settings: Settings) -> Iterator[Answer]:
-        """Read a video, telling now and then how far it is; closed early, what was read until then is complete."""
+        """Read a video, yielding its progress now and then; if closed early, the results so far are complete."""
         predictor = self.predictor(settings)
         [source] = _named(upload)
         if source.kind != "video":
-            raise InputError(f"{upload.name} is no video: the first tab takes photos")
+            raise InputError(f"{upload.name} is not a video: use the first tab for photos")
         results, predictions, started = self._results(predictor, settings, videos=True), [], time.perf_counter()
         total, told = source.count, started
         with results:
@@ -132,13 +132,13 @@ class Service:
                         note = _progress(len(predictions), total, now - started)
                         yield Answer(folder=results.folder, predictions=predictions, note=note, done=False)
             finally:
-                stream.close()  # finishes the video before the tables are
+                stream.close()  # finishes the video before the tables
         faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
         note = f"{_count(len(predictions), faces, 'frame')}, read in {seconds:.1f} s."
         yield Answer(folder=results.folder, predictions=predictions, note=note)
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
-        """The faces of a camera's frame, with people numbered and smoothed as long as `who` keeps sending."""
+        """The faces in a camera frame; people are tracked and smoothed as long as `who` keeps sending frames."""
         try:
             image = decode_picture(jpeg, "the frame").image
         except BadImageError as error:
@@ -163,7 +163,7 @@ class Service:
                 self._forget()
 
     def _forget(self) -> None:
-        """Delete the results that are older than an hour."""
+        """Delete results older than an hour."""
         for folder in self.folder.glob("*"):
             if folder.stat().st_mtime < time.time() - HOUR:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -189,7 +189,7 @@ class Service:
 
 
 def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
-    """Each face with what to call it on the page."""
+    """Each face with its name on the page."""
     return [
         (f"{each.frame.source}, face {number + 1}: {face.emotion} {face.confidence:.0%}", face)
         for each in predictions
@@ -198,7 +198,7 @@ def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
 
 
 def _named(path: Path) -> list[Source]:
-    """An upload as a source under its own name, without the folder that it was put into."""
+    """An upload as a source with its own file name, without the folder it was stored in."""
 
     def renamed(source: Source) -> Source:
         def frames() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Videos that every browser plays: H.264 in MP4, by PyAV."""
+"""Videos that every browser plays: H.264 in MP4, written with PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +10,10 @@ from fer_lightning.inference.pictures import scaled_to, video_size
 
 
 class BrowserVideoWriter:
-    """As `VideoWriter`, which writes what OpenCV can everywhere and browsers do not play.
+    """Like `VideoWriter`, whose format OpenCV can write everywhere but browsers do not play.
 
     Args:
-        path: Ending in .mp4.
+        path: Path ending in .mp4.
         fps: Frames per second.
     """
 
