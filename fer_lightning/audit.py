@@ -1,4 +1,4 @@
-"""`python -m fer_lightning.audit`: images that stand in a dataset twice, across its splits or under two labels."""
+"""`python -m fer_lightning.audit`: find duplicate images in a dataset, across splits or with conflicting labels."""
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
 
@@ -31,33 +31,33 @@ from fer_lightning.run_folder import claimed
 
 log = logging.getLogger(__name__)
 
-# Pictures are compared as they are stored, of one size and before any filter.
+# Images are compared as stored in the cache, all of the same size and before any filter.
 UNREAD = config.NO_TRAINING | {
     f"preprocess.{name}": value for name, value in asdict(Preprocess()).items() if name not in ("size", "channels")
 }
 
 FLAGGED = "flagged.csv"
-SHOWN = 8  # pairs of a kind on the contact sheet
+SHOWN = 8  # pairs of each kind on the contact sheet
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="audit")
 def main(cfg: DictConfig) -> None:
     """Audit one dataset under one protocol."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise InputError("an audit looks at one dataset: run it for each, without -m")
+        raise InputError("an audit covers one dataset: run it for each one, without -m")
     audit(cfg, overrides=HydraConfig.get().overrides.task)
 
 
 def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compare all images with each other, write `cfg.output_dir`, print the findings and return them.
 
-    `report.json` has the counts, `pairs.csv` a row for each pair of alike images, `flagged.csv` one for each image of
-    val and test that is also in train, that has a twin under another label, or that is flat; `evaluate audit=DIR` reads
-    the last. `contact_sheet.png` shows some of each.
+    `report.json` has the counts, `pairs.csv` one row for each pair of similar images, and `flagged.csv` one for each
+    image that is in val or test and also in train, that has a duplicate with another label, or that is flat;
+    `evaluate audit=DIR` reads `flagged.csv`. `contact_sheet.png` shows some of each kind.
 
     Args:
-        cfg: As conf/audit.yaml composes it.
-        overrides: What the command line changed in it, for the command that comes next.
+        cfg: Configuration composed from conf/audit.yaml.
+        overrides: Overrides from the command line, repeated in the suggested next command.
     """
     folder = Path(cfg.output_dir)
     with claimed(folder):
@@ -83,14 +83,14 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
             },
             "flat": faces.names[flat_ones].tolist(),
         }
-        sheet = faces.contact_sheet(table, f"{report['dataset']}, {report['protocol']}: alike images")
+        sheet = faces.contact_sheet(table, f"{report['dataset']}, {report['protocol']}: similar images")
         _write(folder, report, table, flagged, sheet)
     _print(report, folder, [text for text in overrides if text.startswith(("data", "protocol"))])
     return report
 
 
 class _Faces:
-    """All images of the splits in one row, with what is known of each."""
+    """The images of all splits in one sequence, with their names, splits, labels and digests."""
 
     def __init__(self, datamodule: FaceDataModule) -> None:
         split = datamodule.split
@@ -103,7 +103,7 @@ class _Faces:
         self.digests = datamodule.cache.digests[indices]
 
     def table(self, *found: Pairs) -> pd.DataFrame:
-        """A row a pair, the most alike first."""
+        """One row per pair, the most similar first."""
         pairs = Pairs(*map(np.concatenate, zip(*found, strict=True)))
         columns: dict[str, Any] = {}
         for side, positions in (("first", pairs.first), ("second", pairs.second)):
@@ -116,7 +116,7 @@ class _Faces:
         return table.sort_values(["exact", "correlation"], ascending=False, kind="stable", ignore_index=True)
 
     def flagged(self, table: pd.DataFrame, flat_ones: np.ndarray) -> pd.DataFrame:
-        """A row an image of whatever split that something is to be said of."""
+        """One row for each image, of any split, with at least one flag."""
         flags = pd.DataFrame(
             {"image": self.names, "split": self.stages, "label": self.labels}
             | dict.fromkeys(("exact_in_train", "near_in_train", "same_label_in_train", "conflicting", "flat"), False)
@@ -133,7 +133,7 @@ class _Faces:
         return flags[flags[said].any(axis=1)].reset_index(drop=True)
 
     def groups_report(self, table: pd.DataFrame) -> dict[str, int]:
-        """How many groups of alike images there are, how many images too many, and how many groups disagree."""
+        """The number of groups of similar images, of redundant images, and of groups with conflicting labels."""
         pairs = Pairs(*(table[name].to_numpy() for name in ("first", "second", "correlation", "mirrored")))
         group = groups(pairs, len(self.names))
         sizes = np.bincount(group)
@@ -148,7 +148,7 @@ class _Faces:
         }
 
     def overlap(self, flagged: pd.DataFrame, stage: str) -> dict[str, Any]:
-        """How many images of a split have a twin in train, by class too, and for how many the labels agree."""
+        """How many images of a split have a duplicate in train, also by class, and for how many the labels agree."""
         mine, total = flagged[flagged.split == stage], int((self.stages == stage).sum())
         counts = pd.Series(self.labels[self.stages == stage]).value_counts()
         near = mine[mine.near_in_train]
@@ -163,7 +163,7 @@ class _Faces:
         }
 
     def contact_sheet(self, table: pd.DataFrame, title: str) -> plt.Figure:
-        """Pairs side by side: across splits, under two labels, and the least alike that still count."""
+        """Pairs side by side: across splits, with conflicting labels, and the least similar that still count."""
         across = table[(table.first_stage != table.second_stage)].drop_duplicates("second").head(SHOWN)
         conflicts = table[table.first_label != table.second_label].drop_duplicates("second").head(SHOWN)
         least = table[~table.exact].drop_duplicates("second").tail(SHOWN)
@@ -191,17 +191,17 @@ def _write(folder: Path, report: dict[str, Any], table: pd.DataFrame, flagged: p
 def _print(report: dict[str, Any], folder: Path, data: Sequence[str]) -> None:
     console = Console()
     what = f"{report['dataset']}, {report['protocol']}: {report['images']:,} images"
-    table = Table("", "exact", f"correlation from {report['threshold']}", title=what)
+    table = Table("", "exact", f"correlation >= {report['threshold']}", title=what)
     for key, name in (
-        ("groups", "groups of alike images"),
-        ("redundant_images", "images beyond the first of each"),
-        ("redundant_in_train", "of them within train"),
-        ("groups_under_several_labels", "groups under several labels"),
+        ("groups", "groups of similar images"),
+        ("redundant_images", "images beyond the first of each group"),
+        ("redundant_in_train", "such images within train"),
+        ("groups_under_several_labels", "groups with conflicting labels"),
     ):
         table.add_row(name, f"{report['exact'][key]:,}", f"{report['near'][key]:,}")
     for stage, overlap in report["also_in_train"].items():
         shares = [f"{overlap[kind]:,} ({overlap[kind] / overlap['images']:.1%})" for kind in ("exact", "near")]
-        table.add_row(f"images of {stage} that are in train", *shares)
+        table.add_row(f"images of {stage} that are also in train", *shares)
     console.print(table)
     for stage, overlap in report["also_in_train"].items():
         if overlap["near"]:

@@ -61,7 +61,7 @@ from fer_lightning.sweep import run_job
 
 log = logging.getLogger(__name__)
 
-# What the data's settings refer to and this command does not look at: the model brings its own preprocessing.
+# Settings that `data` refers to and this command does not use: the model comes with its own preprocessing.
 UNREAD = config.NO_TRAINING | {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
 
 
@@ -77,14 +77,14 @@ def main(cfg: DictConfig) -> float:
 
 
 def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
-    """Measure, and write `cfg.output_dir`: `report/index.html` for a person, `result.json` and tables for a program.
+    """Measure, and write `cfg.output_dir`: `report/index.html` for people, `result.json` and tables for programs.
 
-    The model brings its own preprocessing. Where it knows other classes than the dataset, it is asked among those in
-    common, on the images of these. Several models get a folder each, and a report that compares them.
+    The model comes with its own preprocessing. If its classes differ from the dataset's, only the shared classes are
+    evaluated, on their images. Several models get one folder each, and a report that compares them.
 
     Args:
-        cfg: As conf/evaluate.yaml composes it.
-        overrides: What the command line changed in it, for the record.
+        cfg: Configuration composed from conf/evaluate.yaml.
+        overrides: Overrides from the command line, recorded in `result.json`.
     """
     run_dir, several = Path(cfg.output_dir), isinstance(cfg.ckpt_path, ListConfig)
     with claimed(run_dir):
@@ -106,7 +106,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
 
 def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> float:
-    """Each model into its own folder, then all of them beside each other; return the best accuracy."""
+    """Evaluate each model into its own folder, then compare all of them; return the best accuracy."""
     paths = [find_model(path, exported=False) for path in cfg.ckpt_path]
     names = [_name(path) for path in paths]
     names = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
@@ -132,23 +132,25 @@ def _evaluate_one(
     datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
     origin = provenance(cfg.split, datamodule, backend.card)
     if origin.seen and not cfg.evaluate.allow_seen:
-        raise InputError(f"{origin.seen}, or say evaluate.allow_seen=true")
-    # Mistakes in the user's files are told before anything is measured.
+        raise InputError(f"{origin.seen}, or set evaluate.allow_seen=true")
+    # Mistakes in the user's files are reported before anything is measured.
     if cfg.groups is not None:
         read_groups(cfg.groups, [datamodule.index.names[i] for i in images_of(origin.split, datamodule)])
     if cfg.audit is not None and origin.own and origin.split in ("val", "test"):
         read_audit(cfg.audit, datamodule, origin.split)
     elif cfg.audit is not None:
-        log.warning("audit=%s says nothing here: it is for val or test of what %s was trained on", cfg.audit, name)
+        log.warning(
+            "audit=%s is ignored: it applies only to val or test of the dataset %s was trained on", cfg.audit, name
+        )
     measured = Measurement.of(path, name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
     if others := _other_classes(measured):
-        log.warning("classes in common: %s", ", ".join(measured.classes.names))
+        log.warning("shared classes: %s", ", ".join(measured.classes.names))
     for text in others:
         log.warning(text)
     temperature, note = fitted_temperature(measured)
     if cfg.evaluate.calibrate:
         if temperature is None or path.suffix != ".ckpt":
-            why = note if temperature is None else f"{path} is no checkpoint."
+            why = note if temperature is None else f"{path} is not a checkpoint."
             raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint. {why}")
         _store(path, temperature)
         measured, note = replace(measured, temperature=temperature), f"{note} It is now in the checkpoint."
@@ -185,7 +187,7 @@ def _check_settings(cfg: DictConfig) -> None:
 
 
 def _name(path: Path) -> str:
-    """A run's folder's name stands for its best checkpoint."""
+    """The name of a model in reports; the name of the run's folder stands for its best checkpoint."""
     path = path.resolve()
     if path.parent == WEIGHTS:
         return path.stem
@@ -195,14 +197,14 @@ def _name(path: Path) -> str:
 
 
 def _other_classes(measured: Measurement) -> list[str]:
-    """Classes of the model or of the dataset that are not asked for."""
+    """Sentences on classes of the model or of the dataset that are not evaluated."""
     names, others = measured.classes.names, []
     if more := [name for name in measured.backend.card.class_names if name not in names]:
-        others.append(f"the model also knows {', '.join(more)}, which the dataset does not: it is not asked for them")
+        others.append(f"classes of the model that the dataset lacks are ignored: {', '.join(more)}")
     if measured.left_out:
         known = set(measured.classes.theirs)
         unknown = [name for k, name in enumerate(measured.datamodule.class_names) if k not in known]
-        others.append(f"left out: {measured.left_out:,} images of {', '.join(unknown)}, which the model does not know")
+        others.append(f"left out: {measured.left_out:,} images of {', '.join(unknown)}, which the model does not have")
     return others
 
 
@@ -214,7 +216,7 @@ def _write(
     scores: Scores,
     sections: Sequence[Section],
 ) -> None:
-    """Tables and report, then `result.json`; print what a person wants to know."""
+    """Write tables and report, then `result.json`, and print the main results."""
     stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
     data, per_class = measured.datamodule.fingerprint, per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
@@ -255,7 +257,7 @@ def _write(
 
 
 def _metrics(measured: Measurement) -> dict[str, float]:
-    """The scores under the names that training gives them, by the same torchmetrics, so that leaderboards take both."""
+    """The scores with the same names and the same torchmetrics as in training, so that leaderboards can use both."""
     targets, temperature = torch.from_numpy(measured.targets), np.float32(measured.temperature)
     logits = torch.from_numpy(np.ascontiguousarray(measured.logits[:, measured.classes.ours] / temperature))
     meter = Meter(measured.stage, len(measured.classes.names), keep_predictions=True)
@@ -277,7 +279,7 @@ def _store(path: Path, temperature: float) -> None:
     checkpoint = load_checkpoint(path)
     checkpoint["hyper_parameters"]["temperature"] = temperature
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
-    log.info("temperature %.3f is in %s", temperature, path)
+    log.info("temperature %.3f was stored in %s", temperature, path)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ def test_another_dataset_is_asked_for_the_classes_in_common(run, ckplus_tree, tm
     written = run("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
     assert written["class_names"] == ["angry", "disgust", "fear", "happy", "sad", "surprise"]
     assert (written["images"], written["images_of_other_classes"]) == (72, 12)
-    assert "the model also knows neutral, which the dataset does not" in caplog.text
-    assert "left out: 12 images of contempt, which the model does not know" in caplog.text
+    assert "classes of the model that the dataset lacks are ignored: neutral" in caplog.text
+    assert "left out: 12 images of contempt, which the model does not have" in caplog.text
     table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
     assert set(table.target) == set(written["class_names"])
     assert "p_neutral" not in table
@@ -129,7 +129,7 @@ def test_an_audit_of_another_split_is_refused(run, tmp_path):
     about = {"dataset": "synthetic", "protocol": "random_80_20", "train_sha256": "another"}
     (tmp_path / "audit" / "report.json").write_text(json.dumps(about))
     with pytest.raises(
-        InputError, match=r"flagged\.csv is of another split or other images \(synthetic, random_80_20\)"
+        InputError, match=r"flagged\.csv covers another split or other images \(synthetic, random_80_20\)"
     ):
         run(*SYNTHETIC, f"audit={tmp_path / 'audit'}")
 
@@ -150,7 +150,7 @@ def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, fer20
 class TestWhatWasTrainedOn:
     def test_another_split_of_the_training_data_is_refused(self, run):
         with pytest.raises(
-            InputError, match=r"trained on another split of synthetic .*or say evaluate.allow_seen=true"
+            InputError, match=r"trained on another split of synthetic .*or set evaluate.allow_seen=true"
         ):
             run(*SYNTHETIC, "data.reader.seed=5")
 
@@ -161,7 +161,7 @@ class TestWhatWasTrainedOn:
     def test_both_are_measured_where_it_is_asked_for(self, run, tmp_path):
         assert "train/acc" in run(*SYNTHETIC, "split=train", "evaluate.allow_seen=true")["metrics"]
         page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
-        assert "the figures say little of new faces" in page
+        assert "the figures say little about new faces" in page
 
     def test_the_same_pixels_are_known_under_another_name_and_order_of_labels(self, run, finished_run, tmp_path):
         datamodule = instantiate(compose_config(*SYNTHETIC, f"data.cache_dir={tmp_path / 'cache'}").data)
@@ -244,7 +244,7 @@ class TestReport:
         with pytest.raises(InputError, match=r"groups\.csv puts .* in two groups: give it one row"):
             report(*places)
         groups.rename(columns={"glasses": "age/band"}).to_csv(tmp_path / "groups.csv", index=False)
-        with pytest.raises(InputError, match=r"a column must be named in letters and digits, got 'age/band'"):
+        with pytest.raises(InputError, match=r"a column name must have letters, digits and _ only, got 'age/band'"):
             report(*places)
 
 
@@ -307,7 +307,7 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
     scores = Scores(dict.fromkeys(OVERALL, score), [{"recall": score}] * 2)
     _, differences, recalls = comparison_sections([both, one], [scores, scores])
     assert differences.facts["images"] == 2
-    assert "The models were asked for different classes" in differences.text[1]
+    assert "The models were evaluated on different classes" in differences.text[1]
     table = recalls.tables["recalls"]
     assert list(table) == ["model", "happy", "contempt", "sad"]
     assert str(table.contempt[1]) == "none"
@@ -357,7 +357,7 @@ def test_answers_that_are_no_numbers_are_counted_and_named(run, finished_run, tm
         (["augmentation=light"], "augmentation.transforms=.* would change nothing here: omit it"),
         (["groups=nowhere.csv"], "groups=nowhere.csv cannot be read as csv"),
         (["split=all"], "the model was trained on a part of synthetic: evaluate it on split=test"),
-        (["audit=nowhere"], "nowhere holds no finished audit .*: make one with python -m fer_lightning.audit"),
+        (["audit=nowhere"], "nowhere holds no finished audit .*: run python -m fer_lightning.audit"),
         (["ckpt_path=nowhere.ckpt"], "there is no model file at .*nowhere.ckpt"),
         (["+bogus=1"], "there is no bogus in the configuration"),
     ],

@@ -1,1 +1,1 @@
-"""What there is to know of a trained model: the sections of `evaluate`'s report, and the pages that show them."""
+"""Evaluation of a trained model: the sections of `evaluate`'s report, and the pages that show them."""

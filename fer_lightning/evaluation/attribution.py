@@ -1,8 +1,8 @@
-"""Which places of a face an answer rests on, by captum's occlusion.   Shapes: N images, S side in pixels.
+"""Which parts of a face an answer depends on, by captum's occlusion.   Shapes: N images, S side in pixels.
 
-A patch that slides over the face shows where covering costs the answer its probability (Zeiler and Fergus, 2014).
-It asks the model as it is, an ONNX file too, where gradients through a network that ends in large dense layers, as most
-of the papers' do, leave many faces without any map.
+A patch slides over the face; the map shows where covering lowers the answer's probability (Zeiler and Fergus, 2014).
+This works with any model, ONNX files included. Gradients through a network with large dense layers at its end, as in
+most of the papers, would leave many faces without a map.
 """
 
 import importlib.util
@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-PATCH, STRIDE = 12, 4  # pixels, of 48
-AT_ONCE = 32  # covered faces that are asked about together
+PATCH, STRIDE = 12, 4  # pixels, for faces of 48
+AT_ONCE = 32  # covered faces per batch
 
 
 def why_not() -> str | None:
-    """Why there can be no attribution here; None where there can."""
+    """Why attribution is not available here; None if it is."""
     if importlib.util.find_spec("captum") is None:
         return "captum is not installed: pip install 'fer-lightning[explain]'"
     return None
@@ -25,12 +25,12 @@ def why_not() -> str | None:
 def occlusion_maps(
     probabilities: Callable[[np.ndarray], np.ndarray], images: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
-    """By how much covering each place lowers a class's probability, float (N, S, S); below 0 where it raises it.
+    """How much covering each place lowers a class's probability, float (N, S, S); negative where it raises it.
 
     Args:
-        probabilities: Maps images as the network reads them, float32 (M, C, S, S), to (M, K).
-        images: (N, C, S, S).
-        classes: The class that is asked about, (N,).
+        probabilities: Function from the network's input, float32 (M, C, S, S), to probabilities (M, K).
+        images: The network's input, (N, C, S, S).
+        classes: The class to explain for each image, (N,).
     """
     from captum.attr import Occlusion
 

@@ -1,10 +1,10 @@
-"""Several views of each image, whose probabilities are averaged.   Shapes: N images, S side in pixels."""
+"""Several views of each image, over which probabilities are averaged.   Shapes: N images, S side in pixels."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-SHIFT = 2  # pixels, of 48
+SHIFT = 2  # pixels, for images of 48
 
 View = Callable[[np.ndarray], np.ndarray]  # of prepared images, uint8 (N, S, S) or (N, S, S, 3)
 
@@ -18,7 +18,7 @@ def _mirrored(images: np.ndarray) -> np.ndarray:
 
 
 def _moved(view: View, rows: int, columns: int) -> View:
-    """The same, moved by so many steps of `SHIFT`, the edge repeated."""
+    """The view moved by `rows` and `columns` steps of `SHIFT`, with edge pixels repeated."""
 
     def move(images: np.ndarray) -> np.ndarray:
         side = images.shape[1]

@@ -1,4 +1,4 @@
-"""Whether a confidence is a rate of being right.   Shapes: N images, K classes."""
+"""Whether confidences match accuracy.   Shapes: N images, K classes."""
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,9 @@ THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
-    """What to divide logits (N, K) by for the smallest log loss on targets (N,) (Guo et al., 2017, section 4.2).
+    """The number to divide logits (N, K) by for the smallest log loss on targets (N,) (Guo et al., 2017, section 4.2).
 
-    None where there is no such number: without a mistake, the smaller it is the better.
+    None if there is no best number: without any mistake, smaller is always better.
     """
     logits, rows = logits.astype(np.float64), np.arange(len(targets))
 
@@ -28,7 +28,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
 
 
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
-    """Images, mean confidence and accuracy in bins of confidence; empty bins left away."""
+    """Images, mean confidence and accuracy in bins of confidence; empty bins are omitted."""
     confidences, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     bins = np.clip(np.ceil(confidences * BINS).astype(int), 1, BINS)
     table = pd.DataFrame({"up_to": bins / BINS, "confidence": confidences, "accuracy": hits, "images": 1})
@@ -38,7 +38,7 @@ def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
 
 
 def abstaining(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
-    """Of answers that are only given from a confidence on: the share of images that get one, and how many are right."""
+    """For each confidence threshold, the share of images that are answered, and the accuracy of these answers."""
     confidences, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     rows = []
     for threshold in THRESHOLDS:

@@ -25,13 +25,13 @@ USE = """
 
 Research on facial expressions, teaching, and tools whose users know that they are being looked at and can object.
 
-## Uses to keep away from
+## Uses to avoid
 
 * An expression is not a feeling: a smile may be politeness. What a face shows says little of what a person feels,
   thinks or will do, and less across cultures, ages and illnesses.
 * Decisions about people: hiring, grading, policing, insurance, care. Inferring emotions at work and in schools, and by
   authorities, is restricted or forbidden in places, in the European Union among them.
-* People who were not asked.
+* Use on people who have not agreed to it.
 
 ## Limits
 
@@ -41,7 +41,7 @@ Research on facial expressions, teaching, and tools whose users know that they a
 
 
 def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section]) -> str:
-    """The card; what was not measured is not in it."""
+    """The card, which contains only what was measured."""
     facts = {section.key: section.facts for section in sections}
     training = measured.backend.card.training
     return "\n".join(
@@ -60,9 +60,9 @@ def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section
 def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
     card, preprocess = measured.backend.card, measured.backend.card.preprocess
     side = preprocess.size
-    color = "gray" if preprocess.channels == 1 else "color"
+    color = "grey" if preprocess.channels == 1 else "colour"
     size = [f"{cost['parameters']:,} parameters"] if cost.get("parameters") else []
-    size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds a face"] if cost.get("multiply_adds") else []
+    size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds per face"] if cost.get("multiply_adds") else []
     return [
         f"* {card.training.get('network', 'A network')}, a classifier of {color} face crops of {side} x {side} pixels: "
         f"{', '.join(card.class_names)}.",
@@ -92,9 +92,9 @@ def _results(measured: Measurement, scores: Scores) -> list[str]:
 
 
 def training_in_words(training: Mapping) -> str:
-    """Dataset, protocol and recipe, as a model file says them."""
+    """Dataset, protocol and recipe, as recorded in a model file."""
     if not training:
-        return "what the model file does not say."
+        return "data that the model file does not name."
     parts = [f"{training.get('dataset')}, protocol {training.get('protocol')}, seed {training.get('seed')}"]
     counts = {"max_epochs": "{} epochs", "batch_size": "batches of {}"}
     parts += [text.format(training[name]) for name, text in counts.items() if training.get(name) is not None]

@@ -16,26 +16,26 @@ NOTHING = Score(np.nan, np.nan, np.nan)
 
 
 def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
-    """The models' scores side by side, the best first, and by how much each is behind it where all were asked.
+    """The models' scores side by side, the best first, and how far each is behind the best on their shared images.
 
-    Where all were asked the same, the models as one, their probabilities averaged, have the last row.
+    If all models have the same classes, the last row is their ensemble, with averaged probabilities.
 
     Raises:
-        InputError: There is no such image.
+        InputError: The models share no images.
     """
     common = sorted(set.intersection(*(set(each.indices.tolist()) for each in measured)))
     if not common:
-        raise InputError("the models have no image in common: they know other classes of this dataset")
+        raise InputError("the models have no image in common: they have different classes of this dataset")
     rows = [np.searchsorted(each.indices, common) for each in measured]
     hits = [(each.predictions == each.targets)[mine] for each, mine in zip(measured, rows, strict=True)]
     order = sorted(range(len(measured)), key=lambda i: -hits[i].mean())
     best, *others = order
     behind = {measured[i].model: measured[i].share(hits[best].astype(float) - hits[i], rows[i]) for i in others}
     text = [
-        f"Paired over {len(common):,} images. Where the interval of a difference holds 0, chance may explain it; among "
+        f"Paired over {len(common):,} images. If the interval of a difference contains 0, chance may explain it; among "
         "many models, one is ahead by chance alone.",
         *(
-            ["The models were asked for different classes: some had an easier choice than others."]
+            ["The models were evaluated on different classes: some had an easier choice than others."]
             if len({each.classes.names for each in measured}) > 1
             else []
         ),
@@ -73,7 +73,7 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
 
 
 def _averaged(measured: Sequence[Measurement]) -> dict[str, Score] | None:
-    """Scores of the models as one; None where they were not asked the same."""
+    """Scores of the ensemble; None if the models have different classes."""
     first, *others = measured
     if any(each.classes.names != first.classes.names for each in others):
         return None

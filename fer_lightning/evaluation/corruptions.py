@@ -1,7 +1,7 @@
-"""What photographs suffer, at five strengths.   Shapes: S side in pixels.
+"""Typical image damage, at five strengths.   Shapes: S side in pixels.
 
-Each function maps a prepared face, uint8 (S, S) or (S, S, 3), to another. The list is the one of Hendrycks and
-Dietterich (2019) cut down to what happens to faces, with the two occlusions that matter for an expression.
+Each function maps a prepared face, uint8 (S, S) or (S, S, 3), to another. The list is a selection from Hendrycks and
+Dietterich (2019) of what happens to faces, with the two occlusions that matter for an expression.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ class Corruption:
     """A kind of damage.
 
     Attributes:
-        apply: Called with the image, an amount and a generator of random numbers.
-        amounts: One a strength.
-        unit: Of the amounts, in words.
+        apply: Function of the image, an amount and a random generator.
+        amounts: One amount per strength.
+        unit: Unit of the amounts, in words.
     """
 
     apply: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -28,7 +28,7 @@ class Corruption:
     unit: str
 
     def batch(self, images: np.ndarray, strength: int, generator: np.random.Generator) -> np.ndarray:
-        """Of images (N, S, S) or (N, S, S, 3); what is drawn comes from the generator alone."""
+        """Damage images (N, S, S) or (N, S, S, 3), with random draws from the generator only."""
         return np.stack([self.apply(image, self.amounts[strength - 1], generator) for image in images])
 
 
@@ -63,7 +63,7 @@ def _turned(image: np.ndarray, degrees: float, generator: np.random.Generator) -
 
 
 def _covering(top: float, bottom: float) -> Callable[[np.ndarray, float, np.random.Generator], np.ndarray]:
-    """Cover a band, from and to shares of the height, over a share of the width around the middle, evenly gray."""
+    """Cover a band between two shares of the height, over a share of the width around the middle, with uniform grey."""
 
     def cover(image: np.ndarray, width: float, _: np.random.Generator) -> np.ndarray:
         side = image.shape[0]
@@ -80,7 +80,7 @@ CORRUPTIONS = {
     "blur": Corruption(_blurred, (0.6, 1.0, 1.5, 2.0, 3.0), "sigma in 48ths of the side"),
     "darkness": Corruption(_brightened, (0.7, 0.5, 0.35, 0.2, 0.1), "share of the light"),
     "brightness": Corruption(_brightened, (1.3, 1.6, 2.0, 2.5, 3.5), "times the light"),
-    "low resolution": Corruption(_reduced, (36, 30, 24, 16, 12), "pixels a side"),
+    "low resolution": Corruption(_reduced, (36, 30, 24, 16, 12), "side in pixels"),
     "JPEG": Corruption(_compressed, (60, 40, 25, 15, 8), "quality"),
     "noise": Corruption(_noisy, (5, 10, 18, 28, 40), "sigma, of 255"),
     "eyes covered": Corruption(_covering(0.22, 0.48), WIDTHS, "share of the width"),

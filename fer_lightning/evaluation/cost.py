@@ -1,4 +1,4 @@
-"""What an answer costs.   Shapes: N images a batch, C channels, S side in pixels."""
+"""Size and latency of a model.   Shapes: N images per batch, C channels, S side in pixels."""
 
 import statistics
 import time
@@ -14,11 +14,11 @@ from fer_lightning.inference.torch_backend import net_of
 from fer_lightning.result import count_multiply_adds, count_parameters
 
 BATCHES = (1, 64)
-SECONDS = 1.0  # a batch size and device are timed for
+SECONDS = 1.0  # timing per batch size and device
 
 
 def size_of(path: Path) -> dict[str, Any]:
-    """Bytes of the file, parameters, and multiply-adds of one face, which an ONNX file does not tell."""
+    """File size in bytes, parameters, and multiply-adds of one face, which are unknown for an ONNX file."""
     facts: dict[str, Any] = {"bytes": path.stat().st_size, "parameters": None, "multiply_adds": None}
     if path.suffix == ".onnx":
         import onnx
@@ -34,7 +34,7 @@ def size_of(path: Path) -> dict[str, Any]:
 
 
 def latencies(path: Path) -> list[dict[str, Any]]:
-    """Milliseconds of a batch, from prepared faces to logits, on the CPU and on a GPU where the backend can use one."""
+    """Milliseconds per batch, from prepared faces to logits, on the CPU and on a GPU if the backend can use one."""
     backends = [load_backend(path, device="cpu")]
     if (fastest := load_backend(path)).device != "cpu":
         backends.append(fastest)

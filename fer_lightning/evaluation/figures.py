@@ -13,12 +13,12 @@ from fer_lightning.plots import faces_figure
 
 
 def fewest_in_a_bin(count: int) -> int:
-    """Images that a bin of confidence needs to be drawn, of `count` in all: what fewer show is chance."""
+    """How many of all `count` images a bin of confidence needs to be drawn, since fewer show only chance."""
     return min(10, max(1, count // 50))
 
 
 def curves(probabilities: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    """ROC and precision-recall curves, a row a point: class, curve, x, y; classes with all images or none left away."""
+    """ROC and precision-recall curves, one row per point: class, curve, x, y; omits classes with all or no images."""
     parts = []
     for k, name in enumerate(class_names):
         positive = targets == k
@@ -32,7 +32,7 @@ def curves(probabilities: np.ndarray, targets: np.ndarray, class_names: Sequence
 
 
 def curves_figure(points: pd.DataFrame, title: str) -> Figure:
-    """Draw what `curves` gives."""
+    """Draw the curves from `curves`."""
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axes, curve in ((roc, "roc"), (pr, "precision_recall")):
         for name, mine in points[points.curve == curve].groupby("class", sort=False):
@@ -47,7 +47,7 @@ def curves_figure(points: pd.DataFrame, title: str) -> Figure:
 
 
 def per_class_figure(classes: Sequence[dict[str, Score]], class_names: Sequence[str], title: str) -> Figure:
-    """Precision, recall and F1 of each class with their intervals."""
+    """Draw precision, recall and F1 of each class with their intervals."""
     figure, axes = plt.subplots(figsize=(max(6.0, 1.25 * len(class_names)), 4), layout="constrained")
     places, names = np.arange(len(class_names)), ("precision", "recall", "f1")
     for number, name in enumerate(names):
@@ -64,9 +64,9 @@ def per_class_figure(classes: Sequence[dict[str, Score]], class_names: Sequence[
 
 
 def reliability_figure(tables: dict[str, pd.DataFrame], title: str, *, fewest: int) -> Figure:
-    """Accuracy by confidence, of each name's table, in bins of `fewest` images or more; a point's area is its share."""
+    """Draw accuracy by confidence for each table, in bins of at least `fewest` images; areas show their share."""
     figure, axes = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
-    axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="as sure as right")
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="perfect calibration")
     for name, every in tables.items():
         table = every[every.images >= fewest]
         sizes = 260 * table.images / table.images.sum()
@@ -79,7 +79,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame], title: str, *, fewest: i
 
 
 def robustness_figure(table: pd.DataFrame, clean: float, title: str) -> Figure:
-    """Accuracy by strength, a panel a corruption; the dashed line is the accuracy without any."""
+    """Draw accuracy by strength, one panel per corruption; the dashed line is the accuracy without damage."""
     kinds = list(dict.fromkeys(table.corruption))
     columns = 3
     rows = -(-len(kinds) // columns)
@@ -104,7 +104,7 @@ def robustness_figure(table: pd.DataFrame, clean: float, title: str) -> Figure:
 
 
 def groups_figure(table: pd.DataFrame, column: str) -> Figure:
-    """Accuracy of each group with its interval."""
+    """Draw the accuracy of each group with its interval."""
     figure, axes = plt.subplots(figsize=(6.5, max(2.0, 0.42 * len(table) + 1.1)), layout="constrained")
     places = np.arange(len(table))[::-1]
     values, low, high = np.array(table.acc.tolist()).T
@@ -117,7 +117,7 @@ def groups_figure(table: pd.DataFrame, column: str) -> Figure:
 
 
 def attribution_figure(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """Each face, uint8 (N, S, S) or BGR (N, S, S, 3), above itself under its map (N, S, S): red above 0, blue below."""
+    """Draw faces, uint8 (N, S, S) or BGR (N, S, S, 3), with and without maps (N, S, S): red above 0, blue below."""
     columns = 8
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""A model's scores by a column that the user gives, and how far apart the groups are."""
+"""A model's scores by groups that the user gives, and the gaps between the groups."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
 
 SHOWN = ("acc", "balanced_acc", "f1_macro")
-FEW = 30  # images; what fewer say is left to their intervals
+FEW = 30  # images; smaller groups have intervals, but count for no gap
 
 
 def groups_sections(measured: Measurement, path: str | None) -> list[Section]:
-    """One for each column of the user's file of groups."""
+    """One section for each column of the user's file of groups."""
     if path is None:
         return []
     table = read_groups(path, [measured.datamodule.index.names[i] for i in measured.indices])
@@ -23,10 +23,10 @@ def groups_sections(measured: Measurement, path: str | None) -> list[Section]:
 
 
 def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
-    """The columns but `image` of a csv, a row for each of `names`, in their order.
+    """The columns of a csv except `image`, with one row for each of `names`, in their order.
 
     Raises:
-        InputError: The file cannot be read, lacks some of these images, or has a column that is no identifier.
+        InputError: The file cannot be read, lacks some of these images, or has a column that is not an identifier.
     """
     try:
         table = pd.read_csv(path, dtype=str)
@@ -34,10 +34,10 @@ def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"groups={path} cannot be read as csv ({error})") from error
     if "image" not in table or len(table.columns) < 2:
         raise InputError(
-            f"groups={path} has the columns {', '.join(table.columns)}: it needs image, and others that say the groups"
+            f"groups={path} has the columns {', '.join(table.columns)}: it needs image, and others with the groups"
         )
     if odd := [name for name in table.columns if not str(name).isidentifier()]:
-        raise InputError(f"groups={path}: a column must be named in letters and digits, got {odd[0]!r}")
+        raise InputError(f"groups={path}: a column name must have letters, digits and _ only, got {odd[0]!r}")
     table = table.fillna("unknown").drop_duplicates()
     if (again := table["image"].duplicated()).any():
         raise InputError(f"groups={path} puts {table['image'][again.idxmax()]} in two groups: give it one row")
@@ -45,7 +45,7 @@ def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
     if missing := [name for name in names if name not in table.index]:
         raise InputError(
             f"groups={path} lacks {len(missing):,} of {len(names):,} images, the first {missing[0]}: "
-            "give each a row, if only with the group unknown"
+            "give each a row, with the group unknown if need be"
         )
     return table.loc[list(names)].reset_index(drop=True)
 
@@ -64,8 +64,8 @@ def _group_section(measured: Measurement, groups: pd.Series) -> Section:
         text=(
             f"Largest gaps between groups of at least {FEW} images: {said}."
             if between
-            else f"Fewer than two groups have {FEW} images: no gap is told.",
-            "A gap within the intervals may be chance; none says why it is there.",
+            else f"Fewer than two groups have {FEW} images: no gap is given.",
+            "A gap within the intervals may be chance, and no gap shows its cause.",
         ),
         tables={f"groups_{groups.name}": rows},
         figures={f"groups_{groups.name}": groups_figure(rows, str(groups.name))},
@@ -74,7 +74,7 @@ def _group_section(measured: Measurement, groups: pd.Series) -> Section:
 
 
 def scores_by_group(measured: Measurement, groups: pd.Series) -> pd.DataFrame:
-    """A row a group, in the order of their names: images, and each score with its interval; `groups` is (N,)."""
+    """One row per group, sorted by name: images, and each score with its interval; `groups` is (N,)."""
     rows = []
     for name in sorted(groups.unique()):
         mine = (groups == name).to_numpy()
@@ -84,7 +84,7 @@ def scores_by_group(measured: Measurement, groups: pd.Series) -> pd.DataFrame:
 
 
 def gaps(table: pd.DataFrame) -> dict[str, float]:
-    """Of each score, the best group's minus the worst's, of groups of at least `FEW` images; empty for one group."""
+    """For each score, the best minus the worst group, among groups of at least `FEW` images; empty for one group."""
     enough = table[table.images >= FEW]
     if len(enough) < 2:
         return {}

@@ -1,12 +1,12 @@
-"""Labels to doubt.   Shapes: N images, J classes."""
+"""Suspected label errors.   Shapes: N images, J classes."""
 
 import numpy as np
 
 
 def suspicious_labels(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Positions of images whose label is contradicted with confidence, the most so first (Northcutt et al., 2021).
+    """Positions of images whose label the model contradicts confidently, most confident first (Northcutt et al., 2021).
 
-    A class counts as claimed where its probability is at least its mean over the images that carry it as label.
+    A class counts as claimed if its probability is at least its mean over the images with that label.
     """
     count = probabilities.shape[1]
     usual = np.array([probabilities[targets == k, k].mean() if (targets == k).any() else np.inf for k in range(count)])

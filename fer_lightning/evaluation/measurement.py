@@ -1,4 +1,4 @@
-"""A model's answers on a split.   Shapes: N images, S side in pixels, K classes of the model, J of them in common."""
+"""A model's answers on a split.   Shapes: N images, S side in pixels, K classes of the model, J shared classes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class ClassesInCommon:
     """Classes that a model and a dataset share, by name.
 
     Attributes:
-        names: In the model's order.
+        names: Names of the shared classes, in the model's order.
         ours: Their positions among the model's classes.
-        theirs: Their positions among the dataset's.
+        theirs: Their positions among the dataset's classes.
     """
 
     names: tuple[str, ...]
@@ -35,12 +35,12 @@ class ClassesInCommon:
 
     @classmethod
     def of(cls, model: Sequence[str], dataset: Sequence[str]) -> "ClassesInCommon":
-        """Match names by their one spelling; raises InputError where fewer than two match."""
+        """Match names by their standard spelling; raises InputError if fewer than two match."""
         place = {canonical(name): k for k, name in enumerate(dataset)}
         ours = [k for k, name in enumerate(model) if canonical(name) in place]
         if len(ours) < 2:
             raise InputError(
-                f"the model knows {', '.join(model)} and the dataset {', '.join(dataset)}: fewer than two classes in "
+                f"the model has {', '.join(model)} and the dataset {', '.join(dataset)}: fewer than two classes in "
                 "common, so there is nothing to measure"
             )
         return cls(names=tuple(model[k] for k in ours), ours=ours, theirs=[place[canonical(model[k])] for k in ours])
@@ -54,21 +54,21 @@ class ClassesInCommon:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a model says to the images of a split whose classes it knows.
+    """A model's answers for the images of a split whose classes it has.
 
     Attributes:
-        path: Of the model's file.
-        model: What reports call it.
+        path: Path of the model's file.
+        model: Name of the model in reports.
         backend: The model.
-        datamodule: Where the images come from, prepared as the model wants them.
-        provenance: What the images have to do with the model's training.
-        classes: Of the model and the dataset.
-        indices: Positions in the dataset, (N,).
-        left_out: How many images of the split are of classes that the model does not know.
-        logits: float32 (N, K), as the network gives them.
-        temperature: That divides them before the softmax.
-        resamples: Of the bootstrap that gives each score its interval.
-        seed: Of its draws.
+        datamodule: Source of the images, with the model's preprocessing.
+        provenance: How the images relate to the model's training.
+        classes: Shared classes of the model and the dataset.
+        indices: Positions of the images in the dataset, (N,).
+        left_out: Number of images of the split whose class the model does not have.
+        logits: float32 (N, K), as returned by the network.
+        temperature: Divisor of the logits before the softmax.
+        resamples: Number of bootstrap resamples for each score's interval.
+        seed: Seed of the resamples.
     """
 
     path: Path
@@ -96,12 +96,12 @@ class Measurement:
         resamples: int = 1000,
         seed: int = 0,
     ) -> "Measurement":
-        """Ask the model; raises InputError where it knows none of the images, or its answers are no numbers."""
+        """Run the model; raises InputError if it has the class of none of the images, or its answers are not finite."""
         indices = images_of(provenance.split, datamodule)
         classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
         kept = indices[np.isin(datamodule.index.targets[indices], classes.theirs)]
         if not len(kept):
-            raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, which the model knows")
+            raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, the classes of the model")
         return cls(
             path=path,
             model=model,
@@ -129,11 +129,11 @@ class Measurement:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """float64 (N, J), of the classes in common."""
+        """Probabilities of the shared classes, float64 (N, J)."""
         return self.probabilities_of(self.logits)
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
-        """The same of other logits, (N, K)."""
+        """The same for other logits, (N, K)."""
         return softmax(logits[:, self.classes.ours] / np.float32(self.temperature))
 
     @cached_property
@@ -143,7 +143,7 @@ class Measurement:
 
     @cached_property
     def findings(self) -> Findings:
-        """The same as a run's pictures and tables take it."""
+        """The same in the form that a run's pictures and tables use."""
         confusion = np.zeros((len(self.classes.names),) * 2, np.int64)
         np.add.at(confusion, (self.targets, self.predictions), 1)
         return Findings(self.stage, self.indices, self.targets, self.probabilities, confusion)
@@ -155,26 +155,26 @@ class Measurement:
 
     @property
     def names(self) -> np.ndarray:
-        """Of the images, (N,)."""
+        """Names of the images, (N,)."""
         return np.array([self.datamodule.index.names[i] for i in self.indices])
 
     @property
     def people(self) -> np.ndarray | None:
-        """Who is seen, (N,), where the dataset says so."""
+        """The person in each image, (N,), if the dataset says so."""
         subjects = self.datamodule.index.subjects
         return None if subjects is None else np.asarray(subjects)[self.indices]
 
     @property
     def title(self) -> str:
-        """What was measured on what; where val stands in for test, it says so."""
+        """Which model was measured on which data; says so if val is used in place of test."""
         split, has_test = self.provenance.split, self.datamodule.has("test")
         part = {"all": "all images"}.get(split, split) + (" (there is no test split)" if not has_test else "")
         return f"{self.model} on {self.datamodule.index.dataset}, {self.datamodule.split.protocol}, {part}"
 
     def scores(self, probabilities: np.ndarray | None = None, rows: np.ndarray | None = None) -> Scores:
-        """With intervals, of the model's probabilities or others (N, J), on all images or some (mask or positions).
+        """Scores with intervals, of the model's or other probabilities (N, J), on all images or on `rows`.
 
-        Where the dataset says who is seen, people are drawn, each with all images.
+        If the dataset names the people, the bootstrap draws people, each with all their images.
         """
         rows = np.arange(len(self.indices)) if rows is None else rows
         return scores_with_intervals(
@@ -186,7 +186,7 @@ class Measurement:
         )
 
     def share(self, correct: np.ndarray, rows: np.ndarray | None = None) -> Score:
-        """The mean of what some images or all (rows) have, with its interval."""
+        """The mean of a value of all images, or of the images at `rows`, with its interval."""
         people = self.people if rows is None or self.people is None else self.people[rows]
         return mean_with_interval(correct, units=people, resamples=self.resamples, seed=self.seed)
 
@@ -199,17 +199,17 @@ def logits_of(
     change: Callable[[np.ndarray], np.ndarray] | None = None,
     description: str | None = None,
 ) -> np.ndarray:
-    """float32 (N, K), of the images at these positions.
+    """Logits, float32 (N, K), of the images at these positions.
 
     Args:
         backend: The model.
-        datamodule: With the model's preprocessing.
+        datamodule: Source of the images, with the model's preprocessing.
         indices: Positions in the dataset, (N,).
-        change: What is done first to a batch of prepared images, uint8.
-        description: Beside a progress bar; None for none.
+        change: Function applied first to each batch of prepared images, uint8.
+        description: Text of the progress bar; None for no progress bar.
 
     Raises:
-        InputError: The model gives something else than numbers.
+        InputError: The model returns values that are not finite numbers.
     """
     faces, size = datamodule.faces(indices), datamodule.batch_size
     starts = range(0, len(indices), size)
@@ -222,6 +222,6 @@ def logits_of(
         raise InputError(
             f"the model gives no number (NaN or infinity) for {len(broken):,} of {len(indices):,} images, the first "
             f"{datamodule.index.names[indices[broken[0]]]}: its weights are broken (train it again with a lower "
-            "optimizer.lr), or its numbers are too small a kind (export it as float32)"
+            "optimizer.lr), or its precision is too low (export it as float32)"
         )
     return logits

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it, and as the files that it is made of."""
+"""A report as one self-contained HTML file, and as the separate files of its contents."""
 
 import html
 import json
@@ -13,7 +13,7 @@ from fer_lightning.atomic import replacing
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
 
-LONGEST = 15  # rows of a table on the page; the csv has all
+LONGEST = 15  # rows of a table on the page; the csv has all rows
 SCHEMA_VERSION = 1
 
 
@@ -28,12 +28,12 @@ def write_report(
     """Write index.html, report.json, model_card.md, and each section's tables as csv and pictures as PNG.
 
     Args:
-        folder: Of the report; made where there is none.
-        title: Of the page.
+        folder: Folder of the report; created if it does not exist.
+        title: Title of the page.
         introduction: Paragraphs above the sections.
-        sections: In order.
-        facts: What report.json says beside the sections' facts.
-        card: The model card, Markdown; None for none.
+        sections: Sections, in order.
+        facts: Further content of report.json, in addition to the sections' facts.
+        card: The model card as Markdown; None for no card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     body = [f"<h1>{html.escape(title)}</h1>", *map(_paragraph, introduction), _contents(sections)]
@@ -80,7 +80,7 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """With each column of scores as three: its value and the limits of the interval."""
+    """The table with each column of scores split into three: the value and the limits of its interval."""
     columns: dict[str, Any] = {}
     for name, column in table.items():
         if len(column) and isinstance(column.iloc[0], Score):
@@ -100,5 +100,5 @@ def _text(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """NumPy's numbers and arrays as JSON's."""
+    """NumPy numbers and arrays as plain numbers and lists for JSON."""
     return value.tolist()

@@ -1,4 +1,4 @@
-"""What the images that are measured have to do with those that the model was trained on."""
+"""How the evaluated images relate to those that the model was trained on."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ SPLITS = ("train", "val", "test", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Of the images of a split, by the fingerprints in the model's file.
+    """Relation of a split's images to the model's training, by the fingerprints in the model's file.
 
     Attributes:
         split: `train`, `val`, `test` or `all`.
-        own: Whether the model was trained on this very dataset, split in this way.
-        seen: Why the model may have been trained on some of the images; None where it was not.
-        note: What a report says of it.
+        own: Whether the model was trained on this dataset with this split.
+        seen: Why the model may have been trained on some of the images; None if it was not.
+        note: Sentence about this for the report.
     """
 
     split: str
@@ -30,15 +30,15 @@ class Provenance:
 
     @property
     def stage(self) -> str:
-        """Of the names of the metrics: everything of a dataset counts as its test."""
+        """Prefix of the metrics' names: `all` images count as `test`."""
         return "test" if self.split == "all" else self.split
 
 
 def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -> Provenance:
-    """Look the split's fingerprints up; by default it is test, or val where there is no test.
+    """Compare the split's fingerprints with the model's; the default split is test, or val if there is no test.
 
     Raises:
-        InputError: There is no such split.
+        InputError: The split does not exist.
     """
     if split is not None and split not in SPLITS:
         raise InputError(f"split must be {', '.join(SPLITS)}, or null, got {split!r}")
@@ -60,7 +60,7 @@ def _own_and_seen(split: str, datamodule: FaceDataModule, card: ModelCard) -> tu
     dataset, trained, ours = datamodule.index.dataset, card.training, datamodule.fingerprint["splits"]
     of_model = trained.get("splits", {})
     own = of_model.get("train") == ours["train"]["sha256"] and trained.get("dataset") == dataset
-    pixels = trained.get("pixels")  # found again under whatever name, order and labels
+    pixels = trained.get("pixels")  # does not depend on names, order and labels
     stages = STAGES if split == "all" else (split,)
     if any(
         ours[stage]["count"] and (ours[stage]["sha256"] == of_model.get("train") or ours[stage]["pixels"] == pixels)
@@ -70,14 +70,14 @@ def _own_and_seen(split: str, datamodule: FaceDataModule, card: ModelCard) -> tu
         return own, f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
     if trained.get("dataset") == dataset and not own:
         return own, (
-            f"the model was trained on another split of {dataset} ({_protocol(card)}), so that images of this one may "
-            "be among those it was trained on: give the protocol and data.reader as its run had them"
+            f"the model was trained on another split of {dataset} ({_protocol(card)}), so images of this one may be "
+            "among those it was trained on: use the protocol and data.reader of its run"
         )
     return own, None
 
 
 def _protocol(card: ModelCard) -> str:
-    """As the model file says it, with the settings that decide the split."""
+    """The protocol from the model file, with the settings that determine the split."""
     settings = card.training.get("protocol_settings", {})
     said = [
         f"protocol.{name}={settings[name]}"
@@ -89,14 +89,16 @@ def _protocol(card: ModelCard) -> str:
 
 def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
-        return "The model file does not say what it was trained on: these images may be among it."
+        return "The model file does not say what it was trained on: these images may be part of it."
     if seen is not None:
-        return "The model was, or may have been, trained on some of these images: the figures say little of new faces."
+        return (
+            "The model was, or may have been, trained on some of these images: the figures say little about new faces."
+        )
     if own and split == "val":
-        return "The epoch was chosen on these images, so the figures lean to the optimistic side."
+        return "The epoch was chosen on these images, so the figures are slightly optimistic."
     if own:
-        return "The model was neither trained on these images nor chosen by them."
+        return "The model was neither trained nor chosen on these images."
     return (
-        f"The model was trained on {card.training.get('dataset')}, and none of its splits is this one; whether single "
-        "images stand in both is not looked for."
+        f"The model was trained on {card.training.get('dataset')}, and none of its splits is this one; single images "
+        "that occur in both are not searched for."
     )

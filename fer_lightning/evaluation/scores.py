@@ -1,8 +1,8 @@
 """Scores of predictions with their intervals.   Shapes: N images, K classes, B weightings of the images.
 
-One function computes every score of weighted images. An estimate weighs each image 1; a bootstrap resample weighs it by
-how often it was drawn. So thousands of resamples cost a few products of matrices, and cannot differ in their formulas
-from what they are the intervals of. Definitions are scikit-learn's, and the tests hold them to it.
+One function computes every score of weighted images. For the estimate each image has weight 1; for a bootstrap resample
+its weight is how often it was drawn. So thousands of resamples cost a few matrix products, and use the same formulas as
+the estimate. The definitions are scikit-learn's, which the tests check.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-BINS = 15  # of confidence, for the calibration error
-BLOCK = 100  # resamples at a time, which bounds the memory
-LEAST = np.finfo(np.float64).eps  # a probability is taken for at least so much in the log loss, as scikit-learn does
+BINS = 15  # bins of confidence, for the calibration error
+BLOCK = 100  # resamples at a time, which limits the memory
+LEAST = np.finfo(np.float64).eps  # lower bound of probabilities in the log loss, as in scikit-learn
 
-OVERALL = {  # and what each says
+OVERALL = {  # name -> meaning
     "acc": "accuracy: the most probable class is right",
-    "balanced_acc": "balanced accuracy: mean recall of the classes that are there",
+    "balanced_acc": "balanced accuracy: mean recall of the classes that have images",
     "f1_macro": "F1, mean over classes",
     "f1_weighted": "F1, mean over images' classes",
     "precision_macro": "precision, mean over classes",
@@ -34,7 +34,7 @@ OF_CLASS = ("precision", "recall", "specificity", "f1", "auroc", "auprc")
 
 
 class Score(NamedTuple):
-    """A value with the limits of its 95 % interval; NaN where it has none."""
+    """A value with the limits of its 95 % interval; NaN if it has none."""
 
     value: float
     low: float
@@ -46,12 +46,12 @@ class Score(NamedTuple):
         return f"{self.value:.3f}" if np.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def plain(self) -> dict[str, float | None]:
-        """As JSON has it: null where there is no number."""
+        """Plain data for JSON: None instead of NaN."""
         return {name: None if np.isnan(value) else float(value) for name, value in self._asdict().items()}
 
 
 class Scores(NamedTuple):
-    """Of all images, by name; and of each class, by its position: precision, recall, specificity, f1, auroc, ..."""
+    """Scores over all images, by name; and per class, by position: precision, recall, specificity, f1, auroc, ..."""
 
     overall: dict[str, Score]
     classes: list[dict[str, Score]]
@@ -70,9 +70,10 @@ def scores_with_intervals(
     Args:
         probabilities: (N, K), rows adding up to 1.
         targets: int (N,).
-        units: What is drawn, (N,): images of one unit (a person, a recording) are drawn together; None draws images.
-        resamples: How many; 0 leaves the intervals away.
-        seed: Of the draws.
+        units: Unit of each image, (N,): images of one unit (a person, a recording) are drawn together; None draws
+            single images.
+        resamples: Number of bootstrap resamples; 0 omits the intervals.
+        seed: Seed of the draws.
     """
     if not len(targets):
         nothing = Score(np.nan, np.nan, np.nan)
@@ -109,7 +110,7 @@ def drawn(count: int, times: int, generator: np.random.Generator, *, units: np.n
 def mean_with_interval(
     values: np.ndarray, *, units: np.ndarray | None = None, resamples: int = 1000, seed: int = 0
 ) -> Score:
-    """Of values (N,), with the bootstrap as above."""
+    """The mean of values (N,), with its bootstrap interval as above."""
     mean = float(values.mean())
     if not resamples:
         return Score(mean, np.nan, np.nan)
@@ -119,12 +120,12 @@ def mean_with_interval(
 
 
 def plain(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Scores by name, as JSON has them."""
+    """Scores by name, as plain data for JSON."""
     return {name: score.plain() for name, score in scores.items()}
 
 
 def _limits(values: np.ndarray) -> np.ndarray:
-    """The 2.5 and 97.5 percentiles over the first axis; NaN where fewer than half of the resamples have a number."""
+    """The 2.5 and 97.5 percentiles over the first axis; NaN if at most half of the resamples have a number."""
     shape = (2, *values.shape[1:])
     known = np.isfinite(values).mean(axis=0) > 0.5 if len(values) else np.zeros(values.shape[1:], bool)
     result = np.full(shape, np.nan)
@@ -134,7 +135,7 @@ def _limits(values: np.ndarray) -> np.ndarray:
 
 
 class _Answers:
-    """What does not depend on the weights, prepared once."""
+    """Everything that does not depend on the weights, prepared once."""
 
     def __init__(self, probabilities: np.ndarray, targets: np.ndarray) -> None:
         probabilities = np.asarray(probabilities, np.float64)
@@ -156,7 +157,7 @@ class _Answers:
         self._rankings = [_Ranking(probabilities[:, k], targets == k) for k in range(classes)]
 
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (B,) or, of the classes, (B, K), of images that weigh (B, N)."""
+        """Scores by name, (B,) or per class (B, K), of images with weights (B, N)."""
         total = weights.sum(axis=1)
         confusion = (weights @ self._cells).reshape(-1, self._classes, self._classes)
         hits, true, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
@@ -171,7 +172,7 @@ class _Answers:
         of_class["auroc"], of_class["auprc"] = (np.stack(of_curve, axis=-1) for of_curve in zip(*areas, strict=True))
         means = {name: weights @ values / total for name, values in self._of_image.items()}
         chance = (true * predicted).sum(axis=1) / total**2
-        # A class that is neither there nor predicted counts for none.
+        # A class without images that is never predicted is not counted.
         asked = np.where(true + predicted > 0, 1.0, np.nan)
         return {
             "acc": means.pop("acc"),
@@ -190,7 +191,7 @@ class _Answers:
 
 
 class _Ranking:
-    """Images in the order of one class's probability, for the areas under its two curves."""
+    """Images sorted by one class's probability, for the areas under its two curves."""
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
         self._order = np.argsort(-scores, kind="stable")
@@ -199,12 +200,12 @@ class _Ranking:
         self._positive = positive[self._order]
 
     def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Under the ROC curve, and the average precision, each (B,); NaN where a side is empty."""
+        """Area under the ROC curve, and average precision, each (B,); NaN if positives or negatives are missing."""
         ordered = weights[:, self._order]
         positives = np.add.reduceat(ordered * self._positive, self._starts, axis=1)
         negatives = np.add.reduceat(ordered * ~self._positive, self._starts, axis=1)
         hits, misses = positives.cumsum(axis=1), negatives.cumsum(axis=1)
-        beaten = misses[:, -1:] - misses + negatives / 2  # negatives below, and half of those beside
+        beaten = misses[:, -1:] - misses + negatives / 2  # negatives ranked below, and half of those with equal scores
         precision = _ratio(hits, hits + misses, where_none=0.0)
         return (
             _ratio((positives * beaten).sum(axis=1), hits[:, -1] * misses[:, -1]),
@@ -213,7 +214,7 @@ class _Ranking:
 
 
 def _indicator(columns: np.ndarray, width: int) -> sparse.csr_array:
-    """One 1 in each row, (N, width)."""
+    """A sparse matrix (N, width) with a single 1 in each row."""
     rows = np.arange(len(columns))
     return sparse.csr_array((np.ones(len(columns)), (rows, columns)), shape=(len(columns), width))
 
@@ -223,6 +224,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray, *, where_none: float = np.nan) -
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over classes, of those that have a number."""
+    """Mean over the classes that have a number."""
     known = np.isfinite(values)
     return _ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))

@@ -1,4 +1,4 @@
-"""A part of a report: what is told, drawn and written down of one question."""
+"""A section of a report: text, tables and pictures on one question."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One heading of the page, and what of it lies in files beside it.
+    """One section of the page, with the tables and pictures that are also written as files.
 
     Attributes:
-        key: Of its facts in report.json.
-        title: Its heading.
-        text: Sentences, a paragraph each.
-        tables: Name of the csv -> rows, on the page too.
-        data: Name of the csv -> rows, of what a picture shows.
+        key: Key of its facts in report.json.
+        title: Heading.
+        text: Paragraphs.
+        tables: Name of the csv -> rows, also shown on the page.
+        data: Name of the csv -> rows, with the data behind a picture.
         figures: Name of the PNG -> picture.
-        facts: Plain data.
+        facts: Plain data for report.json.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""What the answers of a model say of it.   Shapes: N images, J classes in common."""
+"""Report sections computed from a model's answers.   Shapes: N images, J shared classes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ SHEET = 32  # faces on a contact sheet
 
 
 def scores_section(measured: Measurement) -> tuple[Section, Scores]:
-    """Every score of all images, and of recordings where the dataset has several frames of each."""
+    """Every score over all images, and over recordings if the dataset has several frames of each."""
     scores = measured.scores()
     columns, text = {"image": scores.overall}, [_what_is_drawn(measured)]
     if (sequences := _by_sequence(measured)) is not None:
@@ -38,8 +38,8 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
         text.append("By sequence: the probabilities of a recording's frames are averaged.")
     if measured.provenance.own and measured.datamodule.split.leaks:
         text.append(
-            "This protocol puts near-copies and the same people into train and test: the figures only compare with "
-            "papers that split so, and say little of new faces."
+            "This protocol puts near-copies and the same people into train and test: compare the figures only with "
+            "papers that split in the same way; they say little about new faces."
         )
     facts = {"images": len(measured.targets)} | {f"by_{name}": plain(of) for name, of in columns.items()}
     if len(measured.classes.ours) < len(measured.backend.card.class_names):
@@ -57,7 +57,7 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
 
 
 def classes_section(measured: Measurement, scores: Scores) -> Section:
-    """Each class's scores, which is taken for which, and the curves."""
+    """Each class's scores, the confusion matrix, and the curves."""
     names, targets = measured.classes.names, measured.targets
     support = np.bincount(targets, minlength=len(names))
     rows = [
@@ -72,7 +72,7 @@ def classes_section(measured: Measurement, scores: Scores) -> Section:
         title="By class",
         text=(
             *text,
-            "With 95 % intervals, which are too narrow where a class has few images; auroc and auprc are of the class "
+            "With 95 % intervals, which are too narrow for classes with few images; auroc and auprc are for the class "
             "against the rest.",
         ),
         tables={"classes": pd.DataFrame(rows)},
@@ -95,7 +95,7 @@ def classes_section(measured: Measurement, scores: Scores) -> Section:
 
 
 def faces_section(measured: Measurement) -> Section:
-    """Faces to look at: some of each class, the worst mistakes, the least certain, and labels to doubt."""
+    """Faces to look at: some of each class, the worst mistakes, the least certain, and suspected label errors."""
     names, findings, faces = np.array(measured.classes.names), measured.findings, measured.faces
     sure = measured.probabilities.max(axis=1)
     least = np.argsort(sure, kind="stable")[:SHEET]
@@ -124,9 +124,9 @@ def faces_section(measured: Measurement) -> Section:
         key="faces",
         title="Faces",
         text=(
-            f"Mistakes: {mistakes:,}. Labels that are contradicted with confidence (Northcutt et al., 2021): "
+            f"Mistakes: {mistakes:,}. Labels that the model contradicts confidently (Northcutt et al., 2021): "
             f"{len(doubted):,}, {len(doubted) / len(findings.targets):.1%} of all. Each is either a mistake of the "
-            "model's or a label to look at again.",
+            "model or a label to check again.",
         ),
         figures=figures,
         tables={"suspicious_labels": table} if len(doubted) else {},
@@ -135,28 +135,28 @@ def faces_section(measured: Measurement) -> Section:
 
 
 def fitted_temperature(measured: Measurement) -> tuple[float | None, str]:
-    """What `val` asks for, where it is the split that chose this model's epoch; and a sentence on it."""
+    """The temperature fitted on `val`, if that split chose this model's epoch; and a sentence about it."""
     datamodule, chosen = measured.datamodule, measured.backend.card.training.get("splits", {}).get("val")
     val = datamodule.fingerprint["splits"]["val"]
     if not val["count"]:
-        return None, "No temperature is fitted: this protocol has no val split, and test images are not for that."
+        return None, "No temperature is fitted: this protocol has no val split, and test must not be used for it."
     if chosen != val["sha256"]:
         return None, "No temperature is fitted: the model was chosen on other images than this val split."
     if measured.stage == "val":
         logits, targets = measured.logits, measured.targets
-        note = "The temperature is fitted on these same images, one number on all of them."
+        note = "The temperature, a single number, is fitted on these same images."
     else:
         logits = logits_of(measured.backend, datamodule, datamodule.split.val, description="Calibrating")
         targets = datamodule.index.targets[datamodule.split.val]
-        note = "The temperature is fitted on val, and the table is of the split that is reported."
+        note = "The temperature is fitted on val, and the table is for the reported split."
     temperature = fit_temperature(logits, targets)
     if temperature is None:
-        return None, "No temperature is fitted: val asks for none, being all right or no better than chance."
+        return None, "No temperature is fitted: val gives none, as all answers are right or no better than chance."
     return temperature, note
 
 
 def calibration_section(measured: Measurement, fitted: float | None, note: str) -> Section:
-    """Confidence against accuracy at the temperatures in question, and what abstaining would bring."""
+    """Confidence against accuracy at several temperatures, and the effect of a confidence threshold."""
     temperatures = {"as trained": 1.0, "in the file": measured.temperature, "fitted on val": fitted}
     if measured.temperature in (1.0, fitted):
         del temperatures["in the file"]
@@ -177,8 +177,8 @@ def calibration_section(measured: Measurement, fitted: float | None, note: str) 
         title="Calibration",
         text=(
             note,
-            "The second table: what answering only from a confidence on would bring, with the probabilities that the "
-            f"model gives as it is. Bins of fewer than {fewest} images are left out of the picture, not of the scores.",
+            "The second table shows the effect of answering only above a confidence threshold, with the model's "
+            f"current probabilities. Bins of fewer than {fewest} images are left out of the picture only.",
         ),
         tables={"calibration": pd.DataFrame(rows), "abstaining": answers},
         data={f"reliability_{number}": table for number, table in enumerate(bins.values(), start=1)},
@@ -194,7 +194,7 @@ def calibration_section(measured: Measurement, fitted: float | None, note: str) 
 
 
 def learning_section(run: Path) -> Section | None:
-    """The curves of the run that the model comes from, where its table is at hand."""
+    """The learning curves of the model's run, if its metrics.csv is available."""
     if not (run / "metrics.csv").is_file():
         return None
     epochs = pd.read_csv(run / "metrics.csv")
@@ -211,12 +211,12 @@ def learning_section(run: Path) -> Section | None:
 def _what_is_drawn(measured: Measurement) -> str:
     if not measured.resamples:
         return "No intervals: evaluate.resamples=0."
-    drawn = "people, each with all images" if measured.people is not None else "images"
+    drawn = "people, each with all their images" if measured.people is not None else "images"
     return f"95 % intervals: percentiles of {measured.resamples:,} bootstrap resamples, drawn from the {drawn}."
 
 
 def _by_sequence(measured: Measurement) -> dict[str, Score] | None:
-    """Scores of recordings, the probabilities of their frames averaged; None where no one has two frames."""
+    """Scores of recordings, with averaged probabilities of their frames; None if no recording has two frames."""
     sequences = measured.datamodule.index.sequences
     if sequences is None:
         return None

@@ -1,4 +1,4 @@
-"""What a model says when it is asked again: other views, damaged images, reasons, and the time it takes."""
+"""Report sections that run the model again: averaged views, damaged images, attribution, and cost."""
 
 import time
 from functools import partial
@@ -21,7 +21,7 @@ SHOWN = ("acc", "f1_macro", "log_loss", "ece")
 
 
 def averaging_section(measured: Measurement, averaging: str) -> Section | None:
-    """Averaged views beside the single one, with what they cost; None where none are asked for."""
+    """Averaged views compared with the single view, with their cost; None if not requested."""
     if averaging == "none":
         return None
     views, start = VIEWS[averaging], time.perf_counter()
@@ -40,14 +40,14 @@ def averaging_section(measured: Measurement, averaging: str) -> Section | None:
     return Section(
         key="averaging",
         title="Averaged views",
-        text=(f"{len(views)} views an image cost {len(views)} times the network's time ({rate:,.0f} images/s here).",),
+        text=(f"{len(views)} views per image take {len(views)} times the network's time ({rate:,.0f} images/s here).",),
         tables={"averaging": pd.DataFrame(rows)},
         facts=facts,
     )
 
 
 def robustness_section(measured: Measurement, images: int) -> Section | None:
-    """Accuracy under damage, on a random part of the images; None where none are asked for."""
+    """Accuracy under image damage, on a random part of the images; None if not requested."""
     if not images:
         return None
     count = len(measured.targets)
@@ -78,8 +78,8 @@ def robustness_section(measured: Measurement, images: int) -> Section | None:
         key="robustness",
         title="Robustness",
         text=(
-            f"Accuracy on {part} images, of which {undamaged:.1%} are right undamaged; what is drawn is seeded "
-            f"({measured.seed}). Mean over all: {table.acc.mean():.1%}.",
+            f"Accuracy on {part} images; without damage it is {undamaged:.1%}. Random draws use seed {measured.seed}. "
+            f"Mean over all kinds and strengths: {table.acc.mean():.1%}.",
         ),
         tables={"robustness": wide.reset_index()},
         data={"robustness_amounts": table},
@@ -94,10 +94,10 @@ def robustness_section(measured: Measurement, images: int) -> Section | None:
 
 
 def attribution_section(measured: Measurement, images: int) -> Section | None:
-    """What the answers rest on, for some faces of each class; None where none are asked for."""
+    """What the answers depend on, for some faces of each class; None if not requested."""
     if not images:
         return None
-    title = "What an answer rests on"
+    title = "What an answer depends on"
     if (why := why_not()) is not None:
         return Section(key="attribution", title=title, text=(f"Left out: {why}.",))
     of_class = [np.flatnonzero(measured.targets == k) for k in range(len(measured.classes.names))]
@@ -116,8 +116,8 @@ def attribution_section(measured: Measurement, images: int) -> Section | None:
         key="attribution",
         title=title,
         text=(
-            "A gray patch slides over the face: red where covering costs the answer its probability, blue where it "
-            "adds to it; the color scale is each face's own. A coarse map, and no proof of why.",
+            "A grey patch slides over the face: red where covering lowers the answer's probability, blue where it "
+            "raises it; each face has its own colour scale. The map is coarse, and does not prove a reason.",
         ),
         figures={"attribution": attribution_figure(faces, maps, captions, "The label, the answer")},
         facts={"images": measured.names[chosen], "most_lost": maps.max(axis=(1, 2))},
@@ -129,15 +129,15 @@ def cost_section(path: Path) -> Section:
     size, times = size_of(path), latencies(path)
     counted = [f"{size['bytes'] / 1e6:.1f} MB", f"{size['parameters']:,} parameters"]
     if path.suffix == ".ckpt":
-        counted[0] += " (a checkpoint, with the optimizer's state to go on training)"
+        counted[0] += " (a checkpoint, with the optimizer's state for resuming)"
     if size["multiply_adds"] is not None:
-        counted.append(f"{size['multiply_adds'] / 1e6:,.1f} M multiply-adds a face")
+        counted.append(f"{size['multiply_adds'] / 1e6:,.1f} M multiply-adds per face")
     else:
-        counted.append("multiply-adds not counted: an ONNX file does not tell them, its checkpoint does")
+        counted.append("multiply-adds not counted: only the checkpoint tells them, not the ONNX file")
     return Section(
         key="cost",
         title="Cost",
-        text=(f"{'; '.join(counted)}.", "From prepared faces to logits; detection and decoding are not in it."),
+        text=(f"{'; '.join(counted)}.", "From prepared faces to logits, without detection and decoding."),
         tables={"latency": pd.DataFrame(times).astype({"threads": object})},
         facts=size | {"latency": times},
     )

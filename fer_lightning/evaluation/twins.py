@@ -1,4 +1,4 @@
-"""The scores without images that a model was trained on."""
+"""The scores without images that are also in the model's training split."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from fer_lightning.evaluation.section import Section
 
 
 def twins_section(measured: Measurement, audit: str | None) -> Section | None:
-    """The scores without images that stand in train too; None where the model was not trained on this train split."""
+    """The scores without images that are also in train; None if the model was not trained on this train split."""
     if not measured.provenance.own or measured.provenance.split not in ("val", "test"):
         return None
     kinds = {"no exact twin in train": measured.datamodule.has_twin_in_train(measured.indices)}
@@ -30,38 +30,38 @@ def twins_section(measured: Measurement, audit: str | None) -> Section | None:
         rows.append({"images with": name, "images": kept, "acc": scores["acc"], "f1_macro": scores["f1_macro"]})
         facts[name] = {"images": kept} | plain(scores)
     hint = (
-        "" if audit is not None else " Near ones are found by python -m fer_lightning.audit: name its folder as audit=."
+        ""
+        if audit is not None
+        else " To find near-copies, run python -m fer_lightning.audit and give its folder as audit=."
     )
     return Section(
         key="twins",
-        title="Without images that were trained on",
-        text=(
-            f"Images that stand in train as well, pixel for pixel: {kinds['no exact twin in train'].sum():,}.{hint}",
-        ),
+        title="Without images that are also in train",
+        text=(f"Images that are also in train, pixel for pixel: {kinds['no exact twin in train'].sum():,}.{hint}",),
         tables={"without_twins": pd.DataFrame(rows)},
         facts=facts,
     )
 
 
 def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, pd.Series]:
-    """Names of the images that the audit found in train, exactly and nearly.
+    """Names of the images that the audit found in train, exactly or nearly.
 
     Raises:
-        InputError: There is no audit, or it is of other images or another split.
+        InputError: There is no audit, or it covers other images or another split.
     """
     path, index = Path(audit) / "flagged.csv", datamodule.index
     try:
         flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{audit} holds no finished audit ({error}): make one with python -m fer_lightning.audit, and give its "
+            f"{audit} holds no finished audit ({error}): run python -m fer_lightning.audit, and give its "
             "folder as audit="
         ) from error
     mine = {index.names[i] for i in getattr(datamodule.split, stage)}
     same_train = of.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
     if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
         raise InputError(
-            f"{path} is of another split or other images ({of.get('dataset')}, {of.get('protocol')}): audit this one "
+            f"{path} covers another split or other images ({of.get('dataset')}, {of.get('protocol')}): run the audit "
             "with the same data and protocol"
         )
     return {kind: flagged.loc[flagged[f"{kind}_in_train"], "image"] for kind in ("exact", "near")}
