@@ -18,25 +18,29 @@ from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_f
 from fer_lightning.leaderboard.page import HEADER, cells, columns_of, markdown, page
 from fer_lightning.leaderboard.runs import Run, collect
 
-MOST_LINES = 10  # of a list in the terminal
+MOST_LINES = 10  # lines of a list in the terminal
 SHOWN = HEADER.index("parameters")  # columns of the table in the terminal; all are in the files
 
 
 def main(
     places: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, searched below too.")
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, searched recursively.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Where the leaderboard is written. Default: the first folder.")
+        Path | None, typer.Option(help="Folder to write the leaderboard to. Default: the first folder.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="What is compared, of test where a run has one: acc, f1_macro, ...")
+        str, typer.Option(help="Metric to compare, on test if a run has it, else on val: acc, f1_macro, ...")
     ] = "acc",
     group_by: Annotated[
-        str | None, typer.Option(help="Settings that tell entries apart, with commas. Default: those that differ.")
+        str | None,
+        typer.Option(help="Settings that define the entries, separated by commas. Default: those that differ."),
     ] = None,
     filter_: Annotated[
-        list[str] | None, typer.Option("--filter", help="KEY=VALUE of the configuration; several must all hold.")
+        list[str] | None,
+        typer.Option(
+            "--filter", help="Keep only runs with KEY=VALUE in their configuration; can be repeated, and all must hold."
+        ),
     ] = None,
 ) -> None:
     """Print a leaderboard, and write it as csv, Markdown and an HTML page with pictures."""
@@ -69,12 +73,12 @@ def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]
     having = [run for run in runs if f"{run.stage}/{metric}" in run.metrics]
     if not having:
         known = sorted({name.partition("/")[2] for run in runs for name in run.metrics})
-        raise InputError(f"no run has the metric {metric}: there is {', '.join(known)}")
+        raise InputError(f"no run has the metric {metric}: choose from {', '.join(known)}")
     return having
 
 
 def _means(value: object, text: str) -> bool:
-    """Whether what a person wrote is this value: 1e-3 is 0.001, and true is True."""
+    """Whether the text means this value: 1e-3 is 0.001, and true is True."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(text) == value
@@ -88,7 +92,7 @@ def _check_keys(settings: list[dict[str, Any]], keys: list[str]) -> None:
     for key in keys:
         if key not in known:
             near = sorted(name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]) or sorted(known)
-            raise InputError(f"no run has the setting {key}: there is {', '.join(near[:20])}")
+            raise InputError(f"no run has the setting {key}: choose from {', '.join(near[:20])}")
 
 
 def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unreadable: dict[Path, str]) -> None:
@@ -132,7 +136,7 @@ def _print(made: list[Entry], metric: str, unreadable: dict[Path, str], folder: 
 
 
 def run() -> None:
-    """The command's entry."""
+    """Entry point of the command."""
     run_command(main)
 
 

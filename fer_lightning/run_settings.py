@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Settings that make a repetition of a run, or that say where and how it ran, and not what was learnt.
+# Settings that only repeat a run, or that say where and how it ran, but not what was learnt.
 REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
 PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
 MACHINE = tuple(
     f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
 )
-WATCHING = (  # callbacks that change nothing of what is learnt
+WATCHING = (  # callbacks that do not affect what is learnt
     "progress",
     "epoch_seed",
     "pictures",
@@ -19,7 +19,7 @@ WATCHING = (  # callbacks that change nothing of what is learnt
     "best_checkpoint",
     "last_checkpoint",
 )
-# Parts of the configuration that stand in it a second time, where a constructor takes them.
+# Parts of the configuration that it contains a second time, as constructor arguments.
 AGAIN = (
     *("data.preprocess.", "data.protocol.", "data.augmentation."),
     *("model.optimizer.", "model.scheduler.", "model.loss."),
@@ -36,6 +36,6 @@ def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def said(settings: Mapping[str, Any], key: str) -> Any:
-    """A setting, None where it is not there, nothing or zero."""
+    """The value of a setting, None if it is missing, empty or zero."""
     value = settings.get(key)
     return None if value in (0, "", "[]", False) else value

@@ -319,8 +319,11 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "there is no folder nowhere"),
-        (["runs", "--metric", "top7"], "no run has the metric top7: there is acc, f1_macro"),
-        (["runs", "--filter", "kernel_size=3"], "no run has the setting kernel_size: there is model.net.kernel_size"),
+        (["runs", "--metric", "top7"], "no run has the metric top7: choose from acc, f1_macro"),
+        (
+            ["runs", "--filter", "kernel_size=3"],
+            "no run has the setting kernel_size: choose from model.net.kernel_size",
+        ),
         (["runs", "--filter", "model.net.kernel_size"], "must be KEY=VALUE"),
         (["runs", "--filter", "model.net.kernel_size=11"], "no run has it"),
         (["runs", "--group-by", "colour"], "no run has the setting colour"),

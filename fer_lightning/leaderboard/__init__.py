@@ -1,1 +1,1 @@
-"""Many runs beside each other: collected, grouped, tested against each other, drawn."""
+"""Comparing many runs: collecting, grouping, testing and drawing them."""

@@ -1,4 +1,4 @@
-"""Runs that differ only in seed or fold, as one row of a leaderboard, and whether the best is so by chance."""
+"""Runs that differ only in seed or fold as one row of a leaderboard, and whether the best may be so by chance."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from fer_lightning.leaderboard.runs import Column, Run, differing
 from fer_lightning.run_settings import said
 
 RESAMPLES = 10_000
-MOST_TESTED = 25  # entries of a column that are tested against its best
+MOST_TESTED = 25  # entries per column that are tested against its best
 LOWER_IS_BETTER = ("loss", "ece")
 MACRO = ("f1_macro", "precision_macro", "recall_macro")
 
@@ -24,15 +24,15 @@ class Entry:
     """One row.
 
     Attributes:
-        column: What its numbers may be compared on.
-        label: The network, and the settings in which it differs from others.
-        runs: In the order of seeds and folds; of a seed and fold that was run more than once, the last.
-        mean: Of the metric over seeds; the folds of a seed are pooled first, as `pooled_score` says.
-        std: Over seeds, or over the folds of a single seed; None for one run.
+        column: The column in which its numbers may be compared.
+        label: The network, and the settings in which it differs from other entries.
+        runs: Runs in the order of seeds and folds; if a seed and fold was run more than once, the last run.
+        mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooled_score`.
+        std: Standard deviation over seeds, or over the folds of a single seed; None for one run.
         interval: Half the width of the mean's 95 % interval (Student's t); None for one run.
-        repetitions: In words: `3 seeds`, `10 folds`.
-        p_value: That the best of the column is better by chance alone, corrected for the number of comparisons; None
-            for the best itself and where the test images are not the same.
+        repetitions: Number of runs in words: `3 seeds`, `10 folds`.
+        p_value: p-value of the difference from the column's best, corrected for the number of comparisons; None for
+            the best itself, and if the test images are not the same.
     """
 
     column: Column
@@ -49,9 +49,9 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     """Group runs and summarise `metric`, without its split's name: `acc`, `f1_macro`; the best of each column first.
 
     Args:
-        runs: That have the metric.
-        metric: Its name.
-        group_by: Settings that tell entries apart; None takes those that differ.
+        runs: Runs that have the metric.
+        metric: Name of the metric.
+        group_by: Settings that define the entries; None uses those that differ.
     """
     keys = list(group_by) if group_by is not None else differing(runs)
     groups: dict[tuple, list[Run]] = {}
@@ -70,7 +70,7 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
 
 
 def with_p_values(made: Sequence[Entry]) -> list[Entry]:
-    """Fill in `p_value`, of entries by accuracy: a paired bootstrap of each column's best against the others (Holm)."""
+    """Fill in `p_value` of entries by accuracy: a paired bootstrap of each column's best against the others (Holm)."""
     result = []
     for column in dict.fromkeys(entry.column for entry in made):
         best, *others = [entry for entry in made if entry.column == column]
@@ -82,7 +82,7 @@ def with_p_values(made: Sequence[Entry]) -> list[Entry]:
 
 
 def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
-    """One row an entry, as leaderboard.csv has it."""
+    """One row per entry, as in leaderboard.csv."""
     rows = []
     for entry in made:
         facts, dataset = entry.runs[0].facts, entry.column
@@ -147,16 +147,16 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
 
 
 def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network: Sequence[Sequence[str]]) -> str:
-    """The network with the settings that tell its entries apart; what an entry does not have is not said."""
+    """The network with the settings that tell its entries apart; settings that an entry lacks are omitted."""
     settings = [f"{_name(keys[i])}={_short(values[i])}" for i in _telling(keys, of_network) if values[i] != str(None)]
     return " ".join([network, *settings])
 
 
 def _telling(keys: Sequence[str], of_network: Sequence[Sequence[str]]) -> list[int]:
-    """Positions of the settings by which a network's entries differ, each said once.
+    """Positions of the settings by which a network's entries differ, each only once.
 
-    Not one whose values are another's (a schedule's largest rate is the optimizer's), nor one that follows from the
-    class it is a setting of (a momentum, where the optimizers differ).
+    Omitted are settings that repeat another one (a schedule's peak rate is the optimizer's rate), and those that follow
+    from the class they belong to (a momentum, if the optimizers differ).
     """
     columns = list(zip(*of_network, strict=True))
     first = {column: i for i, column in reversed(list(enumerate(columns))) if len(set(column)) > 1}
@@ -170,7 +170,7 @@ def _telling(keys: Sequence[str], of_network: Sequence[Sequence[str]]) -> list[i
 
 
 def _name(key: str) -> str:
-    """A key's last part; of a class, what it is a class of."""
+    """A key's last part; for a `_target_`, the part before it."""
     place, _, name = key.rpartition(".")
     return place.rpartition(".")[2] if name == "_target_" else name
 
@@ -184,10 +184,10 @@ def _short(value: str) -> str:
 
 
 def pooled_score(runs: Sequence[Run], name: str) -> float | None:
-    """Mean of a metric over seeds; None where a run lacks it.
+    """Mean of a metric over seeds; None if a run lacks it.
 
-    The folds of a seed are pooled: accuracy, and what is left of the others without predictions.csv, as the mean over
-    images; macro scores from all folds' predictions together, since their mean over folds is another number.
+    The folds of a seed are pooled: macro scores are computed from the predictions of all folds together, since their
+    mean over folds is a different number; accuracy, and all metrics without predictions.csv, are means over images.
     """
     if any(f"{run.stage}/{name}" not in run.metrics for run in runs):
         return None
@@ -211,7 +211,7 @@ def _pooled(folds: Sequence[Run], name: str) -> float:
 
 
 def _macro(predictions: pd.DataFrame, name: str) -> float:
-    """As torchmetrics: over classes that occur as target or prediction, 0 where nothing is to be divided by."""
+    """As in torchmetrics: over classes that occur as target or prediction; a ratio with denominator 0 is 0."""
     right = predictions.loc[predictions["correct"], "target"].value_counts()
     targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
     of = {"precision_macro": given, "recall_macro": targets, "f1_macro": targets.add(given, fill_value=0) / 2}[name]
@@ -220,7 +220,7 @@ def _macro(predictions: pd.DataFrame, name: str) -> float:
 
 
 def _correct(entry: Entry) -> pd.Series | None:
-    """How often each test image was got right, by (seed, fold, image); None where a run's predictions are missing."""
+    """How often each test image was classified correctly, by (seed, fold, image); None if predictions are missing."""
     parts = []
     for run in entry.runs:
         if (predictions := run.predictions()) is None:
@@ -231,13 +231,13 @@ def _correct(entry: Entry) -> pd.Series | None:
 
 
 def _paired_bootstrap(of_best: pd.Series | None, of_other: pd.Series | None) -> float | None:
-    """Two-sided p-value of no difference in accuracy; None where seeds or test images are not the same."""
+    """Two-sided p-value for equal accuracy; None if seeds or test images are not the same."""
     if of_best is None or of_other is None:
         return None
     both = pd.concat([of_best, of_other], axis=1, join="inner", keys=["best", "other"]).astype(float)
     if len(both) < max(len(of_best), len(of_other)):
         return None
-    # One image under several seeds is one witness.
+    # One image under several seeds is a single observation.
     difference = (both["best"] - both["other"]).groupby(level="image").mean().to_numpy()
     generator = np.random.default_rng(0)
     values, counts = np.unique(difference.round(9), return_counts=True)
@@ -247,7 +247,7 @@ def _paired_bootstrap(of_best: pd.Series | None, of_other: pd.Series | None) -> 
 
 
 def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm (1979): each p-value times how many are at least as large, never below a smaller one's."""
+    """Holm (1979): each p-value times the number of p-values at least as large, and kept in increasing order."""
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0

@@ -1,4 +1,4 @@
-"""The pictures of a leaderboard; each function gives None where the runs have nothing to draw."""
+"""The pictures of a leaderboard; each function returns None if the runs have nothing to draw."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -18,9 +18,9 @@ MOST = 12  # bars or curves in one picture
 
 
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric by kernel size, with the 95 % interval where there are several runs.
+    """Metric by kernel size, with the 95 % interval if there are several runs.
 
-    A line a column, network and whatever other settings tell the entries apart.
+    There is one line for each column, network and combination of the other settings that tell the entries apart.
     """
     lines: dict[str, dict[int, Entry]] = {}
     for entry in entries:
@@ -40,7 +40,7 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
         xlabel="kernel size", ylabel=metric, xticks=sorted({kernel for points in lines.values() for kernel in points})
     )
     if metric != "loss":
-        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # an interval may reach beyond what a share can
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # an interval may exceed 1
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -64,7 +64,7 @@ def bars_figure(entries: Sequence[Entry]) -> Figure | None:
 
 
 def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric against parameters and multiply-adds, for one column; what nothing else beats on both is joined."""
+    """Metric against parameters and multiply-adds, for one column; a line joins the Pareto front."""
     costs = {"parameters": "parameters", "multiply_adds": "multiply-adds of one image"}
     shown = [entry for entry in entries if all(entry.runs[0].facts.get(cost) for cost in costs)]
     if len({entry.runs[0].facts["parameters"] for entry in shown}) < 2:
@@ -91,7 +91,7 @@ def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, score) those that no cheaper or equally cheap one reaches, the cheapest first."""
+    """The (cost, score) points whose score no point of equal or lower cost reaches, the cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:

@@ -1,4 +1,4 @@
-"""A leaderboard as Markdown and as one HTML file that needs nothing beside it."""
+"""A leaderboard as Markdown and as one self-contained HTML file."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def columns_of(entries: Sequence[Entry]) -> dict[Column, list[Entry]]:
 
 
 def markdown(entries: Sequence[Entry], metric: str) -> str:
-    """A table a column."""
+    """One table per column."""
     lines = ["# Leaderboard", "", NOTE, ""]
     for column, members in columns_of(entries).items():
         lines += [f"## {column}: {metric}", "", _row(HEADER), _row(["---"] + ["---:"] * (len(HEADER) - 1))]
@@ -67,7 +67,7 @@ def markdown(entries: Sequence[Entry], metric: str) -> str:
 
 
 def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], unreadable: Mapping[Path, str]) -> str:
-    """All of it, pictures included."""
+    """The whole page, including pictures."""
     parts = ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
     for column, members in columns_of(entries).items():
         leaks = ' <span class="leaks">near-copies cross this split</span>' if column.leaks else ""

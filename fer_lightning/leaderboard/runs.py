@@ -1,8 +1,8 @@
 """Finished runs, read from their `result.json`.
 
-What two runs may be compared on is their *column*: the dataset with its fingerprint, the protocol, and the split that
-is reported. Runs that differ only in seed or fold are one *entry*; what tells entries apart is every setting in which
-the runs at hand differ.
+Two runs may be compared if they have the same *column*: the dataset with its fingerprint, the protocol and the reported
+split. Runs that differ only in seed or fold are one *entry*; entries are told apart by every setting in which the given
+runs differ.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SCHEMA_VERSIONS = (1,)
 
 
 class Column(NamedTuple):
-    """What numbers must share to stand in one column."""
+    """What numbers must have in common to be in one column."""
 
     dataset: str
     fingerprint: str
@@ -40,8 +40,8 @@ class Run:
     """One `result.json`.
 
     Attributes:
-        folder: Where it lies.
-        facts: Its content.
+        folder: Folder of the run.
+        facts: Content of the file.
     """
 
     folder: Path
@@ -49,33 +49,33 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """By name, `test/acc` and so on."""
+        """Metrics by name, `test/acc` and so on."""
         return self.facts["metrics"]
 
     @property
     def stage(self) -> str:
-        """The split that is reported: test where there is one."""
+        """The reported split: test if there is one, else val."""
         return "test" if "test/acc" in self.metrics else "val"
 
     @property
     def is_evaluation(self) -> bool:
-        """Whether a trained model was measured, and nothing trained."""
+        """Whether a trained model was only measured."""
         return "model" in self.facts and isinstance(self.facts["model"], Mapping)
 
     @cached_property
     def column(self) -> Column:
-        """Where its number may stand."""
+        """The column to which its number belongs."""
         data = self.facts["data"]
         return Column(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        """All of it, by dotted keys."""
+        """The whole configuration, by dotted keys."""
         return dict(flat(self.facts.get("config", {})))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The configuration by dotted keys, without what only repeats, places or watches a run."""
+        """The configuration by dotted keys, without settings that only repeat, place or watch a run."""
         left_out = {*REPETITION, *PLACES, *MACHINE}
         parts = (*(f"callbacks.{name}." for name in WATCHING), *AGAIN, "logger.")
         return {
@@ -92,17 +92,17 @@ class Run:
 
     @property
     def repetition(self) -> tuple[int | None, int | None]:
-        """Seed and fold; None where the run has none."""
+        """Seed and fold; None if the run has none."""
         config = self.facts.get("config", {})
         return self.facts.get("seed"), (config.get("protocol") or {}).get("fold")
 
     @property
     def count(self) -> int:
-        """Images of the split that is reported."""
+        """Number of images of the reported split."""
         return self.facts["data"]["splits"][self.stage]["count"]
 
     def predictions(self) -> pd.DataFrame | None:
-        """Of each image: image, target, prediction, correct; None where the table is not there or not readable."""
+        """One row per image: image, target, prediction, correct; None if the table is missing or unreadable."""
         try:
             table = pd.read_csv(
                 self.folder / "predictions.csv", usecols=["image", "target", "prediction"], engine="pyarrow"
@@ -112,7 +112,7 @@ class Run:
         return table.assign(correct=table["target"] == table["prediction"])
 
     def epochs(self) -> pd.DataFrame | None:
-        """Its `metrics.csv`; None where there is none or it is not readable."""
+        """The run's `metrics.csv`; None if it is missing or unreadable."""
         try:
             return pd.read_csv(self.folder / "metrics.csv")
         except (OSError, ValueError):
@@ -120,16 +120,16 @@ class Run:
 
 
 class Collected(NamedTuple):
-    """The runs that were read, and why others were not, by folder."""
+    """The runs that were read, and the reasons why others were not, by folder."""
 
     runs: list[Run]
     unreadable: dict[Path, str]
 
 
 def collect(places: Sequence[Path]) -> Collected:
-    """Read every `result.json` at or below the given folders, once; a folder with checkpoints and none is unfinished.
+    """Read every `result.json` at or below the given folders, once; a folder with only checkpoints is unfinished.
 
-    A job of a sweep that failed left its reason in `failure.json`.
+    For a failed job of a sweep, the reason is read from `failure.json`.
 
     Raises:
         InputError: A folder does not exist.
@@ -155,7 +155,7 @@ def collect(places: Sequence[Path]) -> Collected:
 def differing(runs: Sequence[Run]) -> list[str]:
     """Settings that are not the same in all runs of one network in one column, in alphabetical order.
 
-    One that a run lacks, since it is older, counts as null, nothing or zero.
+    A setting that an older run lacks counts as equal to null, empty or zero.
     """
     keys: set[str] = set()
     alike: dict[tuple[Column, str], list[Run]] = {}
@@ -175,11 +175,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot be read ({error})") from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
     if version not in SCHEMA_VERSIONS:
-        raise InputError(f"has schema {version}, and this version reads {', '.join(map(str, SCHEMA_VERSIONS))}")
+        raise InputError(f"has schema {version}, but this version reads {', '.join(map(str, SCHEMA_VERSIONS))}")
     if missing := {"metrics", "data"} - facts.keys():
         raise InputError(f"lacks {', '.join(sorted(missing))}")
     if not {"test/acc", "val/acc"} & facts["metrics"].keys():
-        raise InputError("has no accuracy of val or test")
+        raise InputError("has no accuracy on val or test")
     return facts
 
 
@@ -191,7 +191,7 @@ def _failure(path: Path) -> str:
 
 
 def _fingerprint(data: Mapping[str, Any]) -> str:
-    """Of all of the dataset's images, whichever split they are in."""
+    """Fingerprint of all the dataset's images, whichever split they are in."""
     if "sha256" in data:
         return data["sha256"]
     counts: dict[str, int] = {}
