@@ -10,7 +10,7 @@ __all__ = ["Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Predictor` when it is first asked for: importing the package alone costs nothing."""
+    """Import `Predictor` only when it is first used: importing the package alone costs nothing."""
     if name == "Predictor":
         from fer_lightning.inference.predictor import Predictor
 

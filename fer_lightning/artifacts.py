@@ -1,4 +1,4 @@
-"""The files that a finished run leaves beside its checkpoints: predictions, confusion matrix and pictures."""
+"""The files that a finished run writes beside its checkpoints: predictions, confusion matrix and pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ def write_artifacts(
     class_names: Sequence[str],
     epochs: pd.DataFrame | None = None,
 ) -> None:
-    """Write what was measured on a split to `folder`: tables, and pictures of them.
+    """Write the results on a split to `folder`, as tables and pictures.
 
     Args:
-        folder: Of the run.
-        findings: Of the split.
-        datamodule: Where the images come from.
-        class_names: That the findings' targets and columns are of.
-        epochs: The rows of `metrics.csv`; None where nothing was trained in epochs.
+        folder: Folder of the run.
+        findings: Predictions on the split.
+        datamodule: Source of the images.
+        class_names: Class names, in the order of the findings' targets and columns.
+        epochs: The rows of `metrics.csv`; None if nothing was trained in epochs.
     """
     write_tables(folder, findings, datamodule, class_names)
     title = f"{datamodule.index.dataset}, {datamodule.split.protocol}, {findings.stage}"
@@ -45,8 +45,8 @@ def write_artifacts(
 def write_tables(folder: Path, findings: Findings, datamodule: FaceDataModule, class_names: Sequence[str]) -> None:
     """Write `predictions.csv` and `confusion_matrix.csv`.
 
-    The first has a row an image: split, image, target, prediction, and p_<class>; the second counts, rows true and
-    columns predicted.
+    The first has one row per image: split, image, target, prediction, and p_<class>; the second has counts, with true
+    classes as rows and predicted classes as columns.
     """
     _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
     counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
@@ -54,7 +54,7 @@ def write_tables(folder: Path, findings: Findings, datamodule: FaceDataModule, c
 
 
 def print_results(title: str, scores: dict[str, float], per_class: dict[str, dict[str, float]], stage: str) -> None:
-    """Print the scores of the splits that were measured, and each class's of one of them."""
+    """Print the scores of all measured splits, and the scores per class of one of them."""
     console = Console()
     measured = [split for split in ("train", "val", "test") if f"{split}/acc" in scores]
     summary = Table("metric", *measured)

@@ -36,24 +36,24 @@ log = logging.getLogger(__name__)
 
 BASELINES = "fer_lightning.classical."
 MOST_FOR_SVM = 60_000  # images; more would take days
-PROBE = 1_500  # images that a fit is timed on, to foretell one on all
+PROBE = 1_500  # images for a timed fit, from which the time for all images is estimated
 NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
 def main(cfg: DictConfig) -> float:
-    """Fit one classifier on one dataset and return its top-1 accuracy, on val where there is one."""
+    """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg)
     return baseline(cfg, overrides=HydraConfig.get().overrides.task)
 
 
 def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
-    """Fit, measure, and write `cfg.output_dir` as training does, but for what only networks have.
+    """Fit, measure, and write `cfg.output_dir` as training does, except for files that only networks have.
 
     Args:
-        cfg: As conf/baseline.yaml composes it.
-        overrides: What the command line changed in it, for the record.
+        cfg: Configuration composed from conf/baseline.yaml.
+        overrides: Overrides from the command line, recorded in `result.json`.
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
@@ -70,7 +70,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         images, targets = _bytes(datamodule, chosen), datamodule.index.targets[chosen]
         log.info("fitting on %s images of %s", f"{len(chosen):,}", datamodule.index.dataset)
         start = time.perf_counter()
-        with settings_of("the model"):  # scikit-learn looks at most of them only here
+        with settings_of("the model"):  # scikit-learn checks most settings only here
             pipeline.fit(images, targets)
         fit_seconds = time.perf_counter() - start
         scores: dict[str, float] = {}
@@ -107,7 +107,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 def _check_settings(cfg: DictConfig) -> None:
     config.check_keys(cfg, config.BaselineConfig)
     if not str(cfg.model._target_).startswith(BASELINES):
-        raise InputError("that model is a network: train it with python -m fer_lightning.train, or take knn or svm")
+        raise InputError("that model is a network: train it with python -m fer_lightning.train, or choose knn or svm")
     config.refuse_unread(cfg, config.NO_TRAINING)
     if cfg.seed < 0:
         raise InputError(f"seed must be at least 0, got {cfg.seed}")
@@ -119,12 +119,14 @@ def _chosen(datamodule: FaceDataModule, most: int | None, seed: int) -> np.ndarr
     if most is None or most >= len(train):
         return train
     if most < len(datamodule.class_names):
-        raise InputError(f"max_images must be at least {len(datamodule.class_names)}, one a class, got {most}")
+        raise InputError(f"max_images must be at least {len(datamodule.class_names)}, one per class, got {most}")
     targets = datamodule.index.targets[train]
     try:
         return np.sort(train_test_split(train, train_size=most, stratify=targets, random_state=seed)[0])
     except ValueError as error:
-        raise InputError(f"max_images={most} cannot be drawn from {len(train):,} class by class: {error}") from error
+        raise InputError(
+            f"max_images={most} of {len(train):,} images cannot be stratified by class: {error}"
+        ) from error
 
 
 def _bytes(datamodule: FaceDataModule, indices: np.ndarray) -> np.ndarray:
@@ -134,7 +136,7 @@ def _bytes(datamodule: FaceDataModule, indices: np.ndarray) -> np.ndarray:
 
 
 def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarray) -> None:
-    """Foretell an SVM's fit, which grows with the square of its images, and refuse one of days before they are read."""
+    """Estimate an SVM's time to fit, which grows with the square of the images, and refuse one that would take days."""
     components = max((step.n_components for step in pipeline if isinstance(step, PCA)), default=0)
     probe = max(PROBE, components)
     if len(chosen) <= 4 * probe:
@@ -149,16 +151,16 @@ def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarr
     fit_seconds = time.perf_counter() - start - features_seconds
     times = len(chosen) / probe
     expected = features_seconds * times + fit_seconds * times**2
-    log.info("an SVM of %s images takes about %s here", f"{len(chosen):,}", in_words(expected))
+    log.info("fitting an SVM to %s images takes about %s here", f"{len(chosen):,}", in_words(expected))
     if len(chosen) > MOST_FOR_SVM:
         raise InputError(
-            f"an SVM of {len(chosen):,} images would take about {in_words(expected)} here, since its fit grows with "
-            f"their square ({probe:,} were timed): take part of them with max_images=20000, or model=knn"
+            f"an SVM of {len(chosen):,} images would take about {in_words(expected)} here, since the time grows with "
+            f"their square ({probe:,} were timed): use fewer with max_images=20000, or model=knn"
         )
 
 
 def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tuple[dict[str, float], Findings]:
-    """Scores and predictions of a split; what needs probabilities is left out, since votes are none."""
+    """Scores and predictions of a split, without the scores that need probabilities, as votes are not probabilities."""
     indices = getattr(datamodule.split, stage)
     targets = torch.from_numpy(datamodule.index.targets[indices])
     images = _bytes(datamodule, indices)

@@ -1,9 +1,9 @@
-"""`make bench`: what a real epoch costs beside a bare loop of the same network, as a ratio within one process.
+"""`make bench`: the cost of a real epoch relative to a bare loop of the same network, measured in one process.
 
-Settings follow as for training: python -m fer_lightning.bench experiment=fer2013_seresnet_s
+It takes the same settings as training: python -m fer_lightning.bench experiment=fer2013_seresnet_s
 
-A real epoch reads the cache, augments, trains under the Trainer, measures and logs to TensorBoard; the bare loop only
-repeats forward, backward and step on batches that are tensors in memory. Rounds alternate, so noise slows all alike.
+A real epoch reads the cache, augments, trains with the Trainer, measures and logs to TensorBoard; the bare loop only
+repeats forward, backward and step on tensors in memory. The loops take turns, so that noise slows all of them equally.
 """
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
@@ -31,7 +31,7 @@ ROUNDS = 4
 
 
 def main() -> None:
-    """Measure, alternating, and print images/s with their ratios."""
+    """Measure the loops in turn, and print images/s and their ratios."""
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
@@ -47,7 +47,7 @@ def main() -> None:
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in track(range(ROUNDS + 1), description="Measuring"):
-        # There and back again: a machine that slows down as it warms up favours neither loop.
+        # Each round reverses the order, so that a machine that slows down as it warms up favours no loop.
         for name in list(loops)[:: 1 if round_number % 2 else -1]:
             rate = loops[name]()
             if round_number > 0:  # the first round warms up
@@ -61,7 +61,7 @@ def _model(cfg: config.DictConfig, datamodule: FaceDataModule, **settings: bool)
 
 
 def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
-    """Images/s of one training epoch under the Trainer, with the default callbacks, logger and augmentation."""
+    """Images/s of one training epoch with the Trainer and the default callbacks, logger and augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         cfg.output_dir = folder
         callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress" and node]
@@ -78,7 +78,7 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
 
 
 def _bare_loop(model: ExpressionClassifier, batches: list[FaceBatch], device: str, *, bfloat16: bool) -> float:
-    """Images/s of forward, backward and step, with nothing around them."""
+    """Images/s of forward, backward and step alone."""
     net = model.net.to(device)
     batches = [FaceBatch(*(tensor.to(device) for tensor in batch)) for batch in batches]
     optimizer = torch.optim.Adam(net.parameters())
@@ -98,7 +98,7 @@ def _print(rates: dict[str, list[float]], title: str) -> None:
     hardware = describe_hardware()
     table = Table("loop", "images/s (median)", "min-max", "real epoch / loop", title=title)
     for name, values in rates.items():
-        # Within a round both met the same machine: the median of the rounds' ratios, not a ratio of medians.
+        # Within a round both ran under the same conditions: the median of the rounds' ratios, not a ratio of medians.
         ratio = statistics.median(real / value for real, value in zip(rates["real epoch"], values, strict=True))
         table.add_row(name, f"{statistics.median(values):.0f}", f"{min(values):.0f}-{max(values):.0f}", f"{ratio:.2f}")
     console = Console()

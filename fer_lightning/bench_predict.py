@@ -1,4 +1,4 @@
-"""`make bench`, second half: what prediction costs, stage by stage, and beside the loop that people write by hand.
+"""`make bench`, second part: the cost of prediction, stage by stage, and compared with a hand-written loop.
 
 Scenes are made from one photo (scikit-image's astronaut, NASA, public domain), so that the true faces are known. The
 network is an untrained cnn4: its weights do not change its speed.
@@ -69,7 +69,7 @@ def write_model(path: Path) -> Path:
 
 
 def make_scene(random: np.random.Generator, size: tuple[int, int], sides: list[int]) -> Scene:
-    """Portraits of these faces' sides on a cloudy ground, apart from each other."""
+    """Portraits whose faces have these side lengths, side by side on a cloudy background."""
     width, height = size
     coarse = random.integers(40, 160, (height // 40, width // 40, 3), dtype=np.uint8)
     image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
@@ -92,7 +92,7 @@ def make_scene(random: np.random.Generator, size: tuple[int, int], sides: list[i
 
 
 def write_film(path: Path) -> Path:
-    """300 frames of 640 x 480 in which one face of 130 pixels moves about, 30 a second, always in view."""
+    """300 frames of 640 x 480 at 30 frames/s, in which one face of 130 pixels moves about, always in view."""
     film = make_scene(np.random.default_rng(0), (1240, 920), [130])
     [face] = film.faces
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
@@ -105,7 +105,7 @@ def write_film(path: Path) -> Path:
 
 
 def _write_photos(folder: Path) -> dict[str, list[Box]]:
-    """Write JPEGs of 1280 x 960 with one to three faces of 80 to 300 pixels; where they are, by path."""
+    """Write JPEGs of 1280 x 960 with one to three faces of 80 to 300 pixels, and return the boxes by path."""
     folder.mkdir()
     truth = {}
     for number in track(range(PHOTOS), description="Making photos", transient=True):
@@ -124,7 +124,7 @@ def _results(folder: str) -> Results:
 
 
 def _predict(model: Path, sources: list[Source]) -> Iterator[Prediction]:
-    """As the command does, from files to a table."""
+    """The same steps as the command, from files to a table."""
     predictor = Predictor(model, min_face=MIN_FACE)
     frames = chain.from_iterable(source.frames() for source in sources)
     with tempfile.TemporaryDirectory() as folder, _results(folder) as results:
@@ -142,7 +142,7 @@ def _rate(model: Path, film: Path) -> float:
 
 
 def _print_stages(model: Path, film: Path) -> None:
-    """Each stage by itself, one after the other in one thread, in ms a frame."""
+    """Time each stage separately in one thread, in ms per frame."""
     predictor, detector = Predictor(model, min_face=MIN_FACE), HaarDetector(min_face=MIN_FACE)
     cv2.setNumThreads(1)
     times: dict[str, list[float]] = defaultdict(list)
@@ -176,7 +176,7 @@ def _print_stages(model: Path, film: Path) -> None:
 
 
 def _by_hand(model: Path, paths: list[str]) -> Iterator[list[Box]]:
-    """The loop that people write: the whole picture, one face at a time."""
+    """A typical hand-written loop: the whole picture, one face at a time."""
     import onnxruntime
 
     cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
@@ -192,7 +192,7 @@ def _by_hand(model: Path, paths: list[str]) -> Iterator[list[Box]]:
 
 
 def _print_photos(model: Path, folder: Path, truth: dict[str, list[Box]]) -> None:
-    """Ours and the loop by hand over the same photos, a hundred at a time, in turn."""
+    """Run our prediction and the hand-written loop over the same photos, in turn for every hundred."""
     cores = describe_hardware()["cores"]
     paths = sorted(truth)
     spent = {"fer-predict": 0.0, "by hand": 0.0}

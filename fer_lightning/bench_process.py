@@ -1,7 +1,7 @@
-"""`make bench`, last part: what a whole process of `fer-predict` costs, from its start to its end.
+"""`make bench`, last part: the cost of a whole `fer-predict` process, from start to end.
 
-Given the interpreter of another environment in which the package `fer` is installed, also what that costs on the same
-film and photo: `python -m fer_lightning.bench_process PYTHON`.
+Given the interpreter of another environment with the package `fer`, it also measures that package on the same film and
+photo: `python -m fer_lightning.bench_process PYTHON`.
 """
 
 import json
@@ -53,7 +53,7 @@ print(json.dumps([len(faces) / (time.perf_counter() - start), sum(map(bool, face
 
 
 class Cost(NamedTuple):
-    """Of a process: seconds from start to end, peak resident memory in MB, and what it printed last."""
+    """Cost of a process: seconds from start to end, peak resident memory in MB, and its last printed line."""
 
     seconds: float
     peak_mb: float
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _cost(command: list[str]) -> Cost:
-    # Through a process of its own, which has no other child: the system counts the largest of all of them.
+    # In a separate process without other children: the system reports the largest of all children.
     code = (
         "import json, resource, subprocess, sys, time; start = time.perf_counter(); "
         "done = subprocess.run(sys.argv[1:], capture_output=True, text=True); "
@@ -101,7 +101,7 @@ def _fer_predict(source: Path, model: Path, folder: Path) -> Cost:
 
 
 def _print_memory(model: Path, place: Path) -> None:
-    """Over few and many images."""
+    """Compare the memory for few and many images."""
     few, many = place / "few", place / "many"
     few.mkdir()
     for number in range(FEW):
@@ -119,9 +119,9 @@ def _print_memory(model: Path, place: Path) -> None:
 
 
 def _print_processes(contestants: dict[str, tuple[list[str], list[str]]]) -> None:
-    """Of commands on a photo and on a film, each contestant in turn."""
+    """Time the commands on a photo and on a film, each contestant in turn."""
     titles = ("", "start to result on a photo, s", "peak MB", "film, frames/s", "frames with a face", "peak MB")
-    table = Table(*titles, title="a process each")
+    table = Table(*titles, title="one process each")
     films: dict[str, list[Cost]] = {name: [] for name in contestants}
     starts: dict[str, list[Cost]] = {name: [] for name in contestants}
     for _ in range(STARTS):

@@ -1,4 +1,4 @@
-"""What happens beside training: averaged and frozen weights, an epoch's seed, its row in metrics.csv, its pictures."""
+"""Callbacks of training: averaged and frozen weights, each epoch's seed, row in metrics.csv and pictures."""
 
 import logging
 import time
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class EpochSeed(Callback):
-    """Makes an epoch's random draws (dropout) depend on the seed and the epoch's number alone.
+    """Makes an epoch's random draws (dropout) depend only on the seed and the epoch's number.
 
-    A run that was killed and resumed then ends with the weights of one that was not.
+    A run that was killed and resumed then ends with the same weights as an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:
@@ -69,10 +69,10 @@ class AveragedWeights(WeightAveraging):
 
 
 class FreezeBackbone(Callback):
-    """Trains the classes' layer alone for the first epochs, then all of the network.
+    """Trains only the classification head for the first epochs, then the whole network.
 
-    Lightning's BackboneFinetuning adds the backbone to the optimizer later on, which schedules of a fixed number of
-    steps do not take; here the optimizer knows every parameter from the start, and passes over those without gradient.
+    Lightning's BackboneFinetuning adds the backbone to the optimizer later, which schedules of a fixed number of steps
+    do not support; here the optimizer has every parameter from the start, and skips those without a gradient.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -90,13 +90,13 @@ class FreezeBackbone(Callback):
 
 
 class LearningCheck(Callback):
-    """Warns, once, where a network still has one answer for every face: deep nets without batch norm start like that.
+    """Warns once if a network still gives one answer for every face: deep nets without batch norm start like that.
 
     Args:
-        epochs: After how many of them to look.
+        epochs: Number of epochs after which to check.
     """
 
-    MARGIN = 0.02  # of macro recall above what one answer for all of them has
+    MARGIN = 0.02  # how far macro recall must exceed that of a single answer for all faces
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -108,8 +108,8 @@ class LearningCheck(Callback):
         chance = 1 / len(pl_module.class_names)
         if recall < chance + self.MARGIN:
             log.warning(
-                "nothing is learnt yet after %d epochs: macro recall on train is %.1f %%, where one answer for all "
-                "faces has %.1f %%; try optimizer=adam, another optimizer.lr, or batch norm",
+                "nothing is learnt yet after %d epochs: macro recall on train is %.1f %%, and the same answer for all "
+                "faces would give %.1f %%; try optimizer=adam, another optimizer.lr, or batch norm",
                 self.epochs,
                 100 * recall,
                 100 * chance,
@@ -117,11 +117,11 @@ class LearningCheck(Callback):
 
 
 class EpochTable(Callback):
-    """Writes `metrics.csv`, a row an epoch; its rows are in the checkpoint, so that a resumed run's table is whole.
+    """Writes `metrics.csv`, one row per epoch; checkpoints keep the rows, so that a resumed run's table is complete.
 
     Attributes:
-        rows: One dict an epoch: epoch (from 1), step, lr, images_per_s (reading, augmentation, metrics and logging
-            included, validation not), seconds (validation included), and every metric of `train` and `val`.
+        rows: One dict per epoch: epoch (from 1), step, lr, images_per_s (reading, augmentation, metrics and logging
+            included, validation excluded), seconds (validation included), and every metric of `train` and `val`.
     """
 
     def __init__(self, path: str) -> None:
@@ -151,7 +151,7 @@ class EpochTable(Callback):
         meters = [pl_module.train_meter]
         if trainer.num_val_batches and sum(trainer.num_val_batches):
             meters.append(pl_module.val_meter)
-        # Computing a meter talks to the other processes, so every process does it and one writes.
+        # Computing a meter communicates with the other processes, so every process does it and one writes.
         scores = {name: value.item() for meter in meters for name, value in meter.compute().items()}
         seconds = time.perf_counter() - self._start
         pace = {
@@ -176,8 +176,8 @@ class TensorBoardPictures(Callback):
     """The network's graph and augmented training faces at the start, then confusion and worst mistakes on `val`.
 
     Args:
-        every_n_epochs: Between the pictures of `val`.
-        faces: In a grid.
+        every_n_epochs: Number of epochs between the pictures of `val`.
+        faces: Number of faces in a grid.
     """
 
     def __init__(self, every_n_epochs: int = 5, faces: int = 32) -> None:
@@ -189,7 +189,7 @@ class TensorBoardPictures(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
         if writer := _writer(trainer):
             dataset = trainer.datamodule.dataset("train", augmented=True)
-            # Datasets come class after class: spread over all of it, the faces show every one.
+            # Datasets are sorted by class: faces spread over the whole dataset show every class.
             chosen = np.linspace(0, len(dataset) - 1, min(self.faces, len(dataset))).astype(int)
             faces = trainer.datamodule.augmented_faces(chosen.tolist(), epoch=trainer.current_epoch)
             captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[chosen]]]
@@ -218,7 +218,7 @@ def _finish_gpu_work() -> None:
 
 
 def _writer(trainer: L.Trainer) -> SummaryWriter | None:
-    """TensorBoard's writer on the process that has one, if TensorBoard is logged to at all."""
+    """TensorBoard's writer, on the process that has one, if TensorBoard logging is on."""
     if not trainer.is_global_zero:
         return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
@@ -226,7 +226,7 @@ def _writer(trainer: L.Trainer) -> SummaryWriter | None:
 
 def _add_graph(writer: SummaryWriter, model: ExpressionClassifier) -> None:
     with warnings.catch_warnings():
-        # TensorBoard's graphs are TorchScript traces, which torch deprecates without offering it another way.
+        # TensorBoard's graphs are TorchScript traces, which torch deprecates without an alternative for this.
         warnings.filterwarnings("ignore", "`torch.jit.trace", FutureWarning)
         warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
         writer.add_graph(model.net, model.example_input_array.to(model.device))

@@ -1,4 +1,4 @@
-"""Checkpoints read from anywhere, as plain data: code in them is never run."""
+"""Reading checkpoints from any source as plain data: code in them is never run."""
 
 import pickle
 import zipfile
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from fer_lightning.errors import InputError
 
-PICKLE = b"\x80"  # how files of weights began before they were zip archives; torchvision still offers some
-OURS = {"class_names", "net", "preprocess"}  # what every network of ours says of itself
+PICKLE = b"\x80"  # first byte of weight files from before they were zip archives; torchvision still offers some
+OURS = {"class_names", "net", "preprocess"}  # hyper-parameters that every checkpoint of fer_lightning has
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint of an ExpressionClassifier.
 
     Raises:
-        InputError: There is no such file, it is damaged, it is something else, or it holds code instead of data.
+        InputError: The file does not exist, is damaged, is not a checkpoint, or contains code instead of data.
     """
     path = _existing(path)
     if not zipfile.is_zipfile(path):
@@ -34,23 +34,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 class Weights(NamedTuple):
-    """What a training may start from."""
+    """Weights that training may start from."""
 
     by_name: dict[str, Tensor]
-    preprocess: dict[str, Any] | None  # how the pixels were prepared; None where no network of ours learnt them
+    preprocess: dict[str, Any] | None  # how the pixels were prepared; None if fer_lightning did not train them
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read a network's weights from a checkpoint, or from a file that holds nothing else, as torchvision's do.
+    """Read a network's weights from a checkpoint, or from a file with nothing but weights, such as torchvision's.
 
     Raises:
-        InputError: As `load_checkpoint`, or there are no weights in the file.
+        InputError: As for `load_checkpoint`, or there are no weights in the file.
     """
     path = _existing(path)
     with path.open("rb") as file:
         begins = file.read(1)
     if begins != PICKLE and not zipfile.is_zipfile(path):
-        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is no file of weights: give a run's best.ckpt")
+        raise InputError(f"{path} ({path.stat().st_size:,} bytes) is not a weights file: give a run's best.ckpt")
     content = _load(path)
     if _is_checkpoint(content):
         return Weights(network_weights(content), content["hyper_parameters"]["preprocess"])
@@ -59,12 +59,12 @@ def read_weights(path: str | Path) -> Weights:
         or not content
         or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
     ):
-        raise InputError(f"{path} holds no weights by name: give a run's best.ckpt, or a state_dict's file")
+        raise InputError(f"{path} contains no named weights: give a run's best.ckpt, or a saved state_dict")
     return Weights(content, None)
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's part of a checkpoint's weights, under the names that they have in the network."""
+    """The network's weights from a checkpoint, under their names in the network."""
     return {key.removeprefix("net."): value for key, value in checkpoint["state_dict"].items()}
 
 
@@ -82,7 +82,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} holds more than weights and plain data and was not loaded, since such files can run code: "
+            f"{path} contains more than weights and plain data and was not loaded, since such files can run code: "
             "use a checkpoint written by fer_lightning"
         ) from error
     except (RuntimeError, EOFError, UnicodeDecodeError, IndexError) as error:
@@ -100,10 +100,10 @@ def _is_checkpoint(content: Any) -> bool:
 def check_fits(
     checkpoint: dict[str, Any], hyper_parameters: Mapping[str, Any], path: str | Path, folder: str | Path
 ) -> None:
-    """Raise InputError where a run cannot go on from a checkpoint.
+    """Raise InputError if a run cannot be resumed from a checkpoint.
 
-    It can where the checkpoint was made for the same classes, network, preprocessing, first weights and training
-    (split, seed, schedule), and lies in the run's own `folder` of checkpoints, where the best epoch is kept too.
+    It can if the checkpoint was made for the same classes, network, preprocessing, initial weights and training
+    (split, seed, schedule), and lies in the run's own checkpoint `folder`, where the best epoch is kept too.
     """
     for name in ("class_names", "net", "preprocess", "init_from", "init_skip", "crop_margin", "training"):
         theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
@@ -114,15 +114,15 @@ def check_fits(
     folders = {state["dirpath"] for state in checkpoint.get("callbacks", {}).values() if "dirpath" in state}
     if not {str(Path(path).resolve().parent), str(Path(folder).resolve())} <= folders:
         raise InputError(
-            f"{path} was written to {', '.join(folders)}: a run goes on where it began, so move it back, and leave "
-            "hydra.run.dir away"
+            f"{path} was written to {', '.join(folders)}: a run is resumed in its own folder, so move it back, and "
+            "omit hydra.run.dir"
         )
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
-    """Of two dicts, only the entries in which they differ; one that a dict lacks, as of an older version, is None.
+    """Reduce two dicts to the entries in which they differ; an entry that one lacks (an older version's) is None.
 
-    Other code is no difference here: a run may go on after an upgrade, and says so.
+    A different code version does not count: a run may be resumed after an upgrade, with a warning.
     """
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return theirs, ours

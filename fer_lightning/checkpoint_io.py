@@ -1,4 +1,4 @@
-"""Checkpoints written by Lightning: every epoch, and whole or not at all."""
+"""Checkpoints written by Lightning: every epoch, and completely or not at all."""
 
 import io
 from pathlib import Path
@@ -12,23 +12,23 @@ from fer_lightning.atomic import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint's place and renames.
+    """Writes to a temporary file beside the checkpoint and renames it.
 
-    Lightning's own writes to the system's temporary folder and moves, which copies where that is another file system: a
-    run that is killed meanwhile, or a disk that fills up, then leaves half a checkpoint.
+    Lightning's own class writes to the system's temporary folder and moves the file, which is a copy if that is another
+    file system: if the run is killed meanwhile, or the disk fills up, half a checkpoint is left.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()  # torch.save into a file tells a full disk in words of its own
+        buffer = io.BytesIO()  # torch.save into a file reports a full disk with an error of its own
         torch.save(checkpoint, buffer)
         with replacing(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes every epoch. ModelCheckpoint's `save_last` does so only in epochs that are also the best so far.
+    """Writes a checkpoint after every epoch; ModelCheckpoint's `save_last` does so only after the best epochs so far.
 
-    A class of its own, since Lightning keeps the states of two ModelCheckpoints apart by class and settings.
+    It is a separate class, since Lightning tells the states of two ModelCheckpoints apart by class and settings.
     """

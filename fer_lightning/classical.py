@@ -1,4 +1,4 @@
-"""Classifiers from before deep learning, as scikit-learn pipelines from bytes to labels.   Shapes: N images, S side."""
+"""Classical classifiers, as scikit-learn pipelines from bytes to labels.   Shapes: N images, S side."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -20,14 +20,14 @@ LBP_NEIGHBOURS = 8
 def knn(
     *, features: str, pca: int | None, neighbors: int, weights: Literal["uniform", "distance"], seed: int = 0
 ) -> Pipeline:
-    """The classes of the nearest training images in feature space.
+    """Classification by the nearest training images in feature space.
 
     Args:
         features: Key of `FEATURES`.
-        pca: Principal components that are kept; None keeps the features as they are.
-        neighbors: How many are asked.
-        weights: `distance` lets nearer ones count for more.
-        seed: Of the PCA's solver.
+        pca: Number of principal components to keep; None keeps the features as they are.
+        neighbors: Number of neighbours that vote.
+        weights: `distance` gives nearer neighbours more weight.
+        seed: Seed of the PCA's solver.
     """
     if neighbors < 1:
         raise InputError(f"model.neighbors must be at least 1, got {neighbors}")
@@ -46,10 +46,10 @@ def svm(
 
     Args:
         features: Key of `FEATURES`.
-        pca: Principal components that are kept; None keeps the features as they are.
-        kernel: Of the similarity; `rbf` takes scikit-learn's gamma, 1 / (dimensions x variance).
-        C: The price of a training image on the wrong side.
-        seed: Of the PCA's solver.
+        pca: Number of principal components to keep; None keeps the features as they are.
+        kernel: Kernel function; `rbf` uses scikit-learn's gamma, 1 / (dimensions x variance).
+        C: Penalty for a training image on the wrong side of the margin.
+        seed: Seed of the PCA's solver.
     """
     if C <= 0:
         raise InputError(f"model.C must be above 0, got {C}")
@@ -71,7 +71,7 @@ def hog_features(images: np.ndarray) -> np.ndarray:
 def lbp_features(images: np.ndarray) -> np.ndarray:
     """Local binary patterns (Ahonen et al., 2006): histograms of the 59 uniform ones in cells of 8 pixels."""
     if images.ndim == 4:
-        raise InputError("local binary patterns are of gray pictures: use preprocess.channels=1, or model.features=hog")
+        raise InputError("local binary patterns need grey images: use preprocess.channels=1, or model.features=hog")
     return np.array([_lbp(image) for image in images], np.float32)
 
 

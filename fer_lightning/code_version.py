@@ -1,4 +1,4 @@
-"""Which code runs: its commit, a digest of its files, and the versions of what it stands on."""
+"""Which code runs: its commit, a digest of its files, and the versions of its main dependencies."""
 
 import hashlib
 import subprocess
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def describe_code() -> dict[str, Any]:
-    """What says which code runs; to be asked before training, during which files may change."""
+    """Facts that identify the running code; call it before training, as files may change during training."""
     return {
         "git_commit": git_commit(),
         "code_sha256": code_digest(),
@@ -33,7 +33,7 @@ def describe_code() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """None where it is not installed: of the two builds of OpenCV one is enough."""
+    """The installed version, or None: one of the two OpenCV packages is enough."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -41,7 +41,7 @@ def _version(package: str) -> str | None:
 
 
 def code_digest() -> str:
-    """A hash of the package's Python files, which tells two states of a clone apart that were not committed."""
+    """A hash of the package's Python files, which tells uncommitted states of a clone apart."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -50,9 +50,9 @@ def code_digest() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with `-dirty` where files were changed since; None outside a clone."""
+    """The commit of the running code, with `-dirty` if files were changed since; None outside a clone."""
     clone = Path(__file__).parents[1]
-    if not (clone / ".git").exists():  # git itself would find a repository that an environment happens to lie in
+    if not (clone / ".git").exists():  # git itself would also find a repository that merely surrounds the environment
         return None
     try:
         described = subprocess.run(

@@ -1,4 +1,4 @@
-"""How the typer commands start, and how they tell a user's mistake."""
+"""How the typer commands start, and how they report a user's mistake."""
 
 import sys
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from fer_lightning.errors import InputError
 
 
 def make_command(main: Callable[..., Any]) -> typer.Typer:
-    """The command of a function, whose arguments are its options.
+    """Turn a function into a command, with its arguments as options.
 
-    A user's mistake, or a file that cannot be read or written, is told in one sentence with exit code 1; any other
-    error keeps Python's own traceback.
+    A user's mistake, or a file that cannot be read or written, is reported in one sentence with exit code 1; unexpected
+    errors keep Python's own traceback.
     """
 
     @wraps(main)
@@ -31,5 +31,5 @@ def make_command(main: Callable[..., Any]) -> typer.Typer:
 
 
 def run_command(main: Callable[..., Any]) -> None:
-    """Run the command of a function on the command line."""
+    """Run a function as a command on the command line."""
     make_command(main)()

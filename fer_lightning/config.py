@@ -1,4 +1,4 @@
-"""Hydra's side of the commands: where conf/ is, what its top level holds, and how a user's mistake is told."""
+"""Hydra's side of the commands: where conf/ is, its top-level keys, and how user mistakes are reported."""
 
 import os
 
@@ -35,10 +35,10 @@ USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
-# For `refuse_unread`: what only the training of a network looks at.
+# For `refuse_unread`: settings that only the training of a network uses.
 NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0}
 
-EXTRAS = {"submitit": "slurm"}  # by Hydra's plugin, where the names differ
+EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -100,7 +100,7 @@ class AuditConfig:
 
 @dataclass
 class ReportSettings:
-    """What `evaluate` looks into; see conf/evaluate.yaml."""
+    """Settings of the report that `evaluate` writes; see conf/evaluate.yaml."""
 
     tta: str = MISSING
     resamples: int = MISSING
@@ -127,7 +127,7 @@ class EvaluateConfig:
     output_dir: str = MISSING
 
 
-# Ours sets what Ray's plugin leaves open, under its name; that the plugin's keys are then checked is wanted.
+# Our ray.yaml has the same name as the plugin's config, whose keys are then checked against it; this is intended.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -137,25 +137,25 @@ ConfigStore.instance().store(name="baseline_schema", node=BaselineConfig)
 
 
 def run_folder(ckpt_path: str | None, new: str) -> str:
-    """A run that goes on from `RUN/checkpoints/last.ckpt` goes on in RUN; any other starts a folder of its own."""
+    """A run resumed from `RUN/checkpoints/last.ckpt` stays in the folder RUN; any other gets the folder `new`."""
     path = Path(ckpt_path) if ckpt_path else None
     return str(path.parent.parent) if path and path.parent.name == "checkpoints" else new
 
 
 def best_is(metric: str | None) -> str:
-    """`min` for what should be small, `max` for the rest."""
+    """`min` for metrics that should be small, `max` for the others."""
     return "min" if metric and metric.endswith(("/loss", "/ece")) else "max"
 
 
 def jobs_at_once(without_gpus: int) -> int:
-    """One a GPU that this process may use, or what a machine without is to run."""
+    """One job per GPU that this process may use, or `without_gpus` jobs if there are none."""
     return len(visible_gpus()) or without_gpus
 
 
 OmegaConf.register_new_resolver("run_folder", run_folder)
 OmegaConf.register_new_resolver("best_is", best_is)
 OmegaConf.register_new_resolver("job_name", job_name)
-# Cached, the name travels with the sweep to machines where the command line is another.
+# Cached, so that the name stays the same on machines where the sweep's job has a different command line.
 OmegaConf.register_new_resolver("sweep_name", lambda: sweep_name(sys.argv[1:]), use_cache=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once)
 OmegaConf.register_new_resolver("gpus_a_job", lambda: min(1, len(visible_gpus())))
@@ -184,34 +184,36 @@ def plain_errors() -> Iterator[None]:
         raise
     except (OSError, ValueError) as caught:
         if _raiser(caught).startswith("optuna."):
-            sys.exit(f"error: no trial of this search came to a result ({caught}): what each said stands above")
-        # logging tells a folder it cannot write to as a ValueError.
+            sys.exit(f"error: no trial of this search produced a result ({caught}): see their messages above")
+        # logging reports a folder that it cannot write to as a ValueError.
         error = caught if isinstance(caught, OSError) else caught.__cause__
         if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
             raise
         place = error.filename or "the output folder"
-        sys.exit(f"error: {error.strerror}: {place}; make room there, or write elsewhere with hydra.run.dir=DIR")
+        sys.exit(f"error: {error.strerror}: {place}; free some space there, or write elsewhere with hydra.run.dir=DIR")
 
 
 def _raiser(error: Exception) -> str:
-    """The module that raised it."""
+    """The module that raised the error."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals["__name__"]
 
 
 def check_keys(cfg: DictConfig, schema: type) -> None:
-    """Refuse top-level keys that nothing reads, which Hydra lets pass when they are added with `+key=value`."""
+    """Refuse unused top-level keys, which Hydra accepts when they are added with `+key=value`."""
     known = {field.name for field in fields(schema)}
     if unknown := set(cfg) - known:
-        raise InputError(f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: {_listed(known)}")
+        raise InputError(
+            f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {_listed(known)}"
+        )
 
 
 def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:
-    """Refuse settings that a command composes, since its data refer to them, but does not look at.
+    """Refuse changes of settings that a command must compose, since `data` refers to them, but does not use.
 
     Args:
         cfg: The composed configuration.
-        neutral: The place of each such setting, and its value where nothing is asked of it.
+        neutral: Dotted key of each such setting -> the value that it must keep.
     """
     for place, value in neutral.items():
         if (asked := OmegaConf.select(cfg, place)) != value:
@@ -219,9 +221,9 @@ def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Say in one sentence what a configuration or the files it names got wrong, with the keys there are."""
+    """Say in one sentence what is wrong with a configuration or the files it names, and list the valid keys."""
     if isinstance(error, InstantiationException):
-        # Hydra wraps whatever a constructor raised, and repeats it with the place in its own message.
+        # Hydra wraps the constructor's error, and repeats it in its own message together with the place.
         cause = error.__cause__
         return str(cause) if isinstance(cause, InputError) else " ".join(str(error).split())
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -232,7 +234,7 @@ def explain(error: Exception) -> str:
 
 
 def _extra_for(text: str) -> str:
-    """Say what to install where a launcher or a sweeper is not."""
+    """Say what to install if a launcher or a sweeper is missing."""
     found = re.search(r"hydra/(?:launcher|sweeper)/(joblib|optuna|submitit)|hydra_plugins\.hydra_(ray)_launcher", text)
     if found is None:
         return ""
@@ -245,7 +247,7 @@ def _what_there_is(cause: BaseException | None) -> str:
     """List the keys beside one that does not exist, or say what OmegaConf found wrong with a value."""
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         place, _, key = str(cause.full_key).rpartition(".")
-        return f" There is no {key!r}{f' in {place}' if place else ''}: {_listed(cause.parent_node)}"
+        return f" There is no {key!r}{f' in {place}' if place else ''}: choose from {_listed(cause.parent_node)}"
     return f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
 
 

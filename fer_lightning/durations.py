@@ -1,8 +1,8 @@
-"""How long something takes, for a person."""
+"""Durations in words."""
 
 
 def in_words(seconds: float) -> str:
-    """In the largest unit of which there are at least one and a half: 40 s, 12 min, 2.1 h, 3.5 days."""
+    """In the largest unit that gives at least 1.5: 40 s, 12 min, 2.1 h, 3.5 days."""
     for unit, size, digits in (("days", 86_400, 1), ("h", 3600, 1), ("min", 60, 0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.{digits}f} {unit}"

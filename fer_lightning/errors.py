@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""The one exception for mistakes that the user can fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ class InputError(ValueError):
 
 @contextmanager
 def settings_of(what: str) -> Iterator[None]:
-    """Tell the TypeError or ValueError of a constructor, called with settings the user wrote, as an InputError."""
+    """Turn a TypeError or ValueError of a constructor, called with the user's settings, into an InputError."""
     try:
         yield
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} does not take its settings: {error}") from error
+        raise InputError(f"{what} does not accept these settings: {error}") from error

@@ -1,4 +1,4 @@
-"""What this machine is, and how it trains fast: its number format, and memory that is kept."""
+"""Facts about this machine, and settings that make training fast on it: number format and memory."""
 
 import ctypes
 import os
@@ -19,14 +19,14 @@ def uses_gpu(accelerator: str) -> bool:
 
 
 def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
-    """Turn `auto` into Lightning's name of a precision, and say why.
+    """Turn `auto` into one of Lightning's precision names, and give the reason.
 
-    bfloat16 keeps float32's range, so it needs no loss scaling; it is chosen where the hardware multiplies it natively,
-    since emulated it is slower than float32.
+    bfloat16 keeps float32's range, so it needs no loss scaling; it is chosen if the hardware multiplies it natively,
+    since emulated bfloat16 is slower than float32.
 
     Args:
-        requested: `auto`, or a precision of Lightning's, which is returned as it is.
-        accelerator: The Trainer's, as `uses_gpu` takes it.
+        requested: `auto`, or one of Lightning's precisions, which is returned as it is.
+        accelerator: The Trainer's accelerator: `auto`, `cpu`, `gpu` or `cuda`.
     """
     on_gpu = uses_gpu(accelerator)
     device = torch.cuda.get_device_name() if on_gpu else "this processor"
@@ -44,10 +44,10 @@ def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed blocks for the next batch, where it is glibc.
+    """Let the C library, if it is glibc, keep freed blocks for the next batch.
 
-    Otherwise every tensor above 32 MB is mapped afresh and each of its pages faults on the first write, which costs a
-    training step on a CPU 13 to 20 % of its time.
+    Otherwise every tensor above 32 MB is mapped anew and each of its pages faults on the first write, which takes 13 to
+    20 % of the time of a training step on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -76,7 +76,7 @@ def _cpu_name() -> str:
 
 
 def _cpuinfo(field: str) -> str:
-    """A field of the first processor as Linux lists it; empty elsewhere."""
+    """A field of the first processor in Linux's list; empty on other systems."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -1,4 +1,4 @@
-"""Pieces of an HTML file that needs nothing beside it."""
+"""Building blocks of a self-contained HTML file."""
 
 import base64
 import html
@@ -31,7 +31,7 @@ def document(title: str, body: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells of plain text; a column without a number in it is set to the left."""
+    """A table of plain-text cells; a column without any number is aligned left."""
     classes = ["" if any(map(_has_number, column)) else ' class="text"' for column in zip(*rows, strict=True)]
 
     def line(tag: str, texts: Sequence[str]) -> str:
@@ -43,14 +43,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(text: str, png: bytes, *, captioned: bool = True) -> str:
-    """A PNG inside the page, under its caption; one with a title of its own has the text for those who hear it."""
+    """A PNG inside the page, under its caption; without a caption, the text is only for screen readers."""
     text, data = html.escape(text), base64.b64encode(png).decode()
     caption = f"<figcaption>{text}</figcaption>" if captioned else ""
     return f'<figure>{caption}<img alt="{text}" src="data:image/png;base64,{data}"></figure>'
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; it is closed."""
+    """The figure as PNG; the figure is closed afterwards."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
     plt.close(figure)

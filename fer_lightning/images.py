@@ -1,4 +1,4 @@
-"""Pictures as they lie on disks, decoded by training and prediction alike."""
+"""Decoding of image files, the same for training and prediction."""
 
 import io
 import warnings
@@ -15,12 +15,12 @@ IMAGE_SUFFIXES = {
     ".pgm", ".ppm", ".pbm", ".pnm",
 }  # fmt: skip
 
-# Pillow warns near its limit of pixels and raises far beyond it; here whatever is beyond is refused.
+# Pillow warns just above its limit of pixels and raises far above it; here everything above is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImageError(InputError):
-    """An image that does not decode."""
+    """An image that cannot be decoded."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} {reason}")
@@ -29,7 +29,7 @@ class BadImageError(InputError):
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode a JPEG, PNG or other image file's bytes to uint8 BGR (H, W, 3)."""
+    """Decode the bytes of a JPEG, PNG or other image file to uint8 BGR (H, W, 3)."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # no bytes at all, or a header that claims more pixels than OpenCV allows
@@ -42,9 +42,9 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end marker: older OpenCV decodes such a file without complaint, the rest gray.
+    """Whether a JPEG or PNG lacks its end marker: older OpenCV decodes such a file without an error, the rest grey.
 
-    The marker may be far from the file's end: telephones put a video behind a photo.
+    The marker may be far from the file's end: phones may append a video to a photo.
     """
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data
@@ -54,25 +54,25 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 class Picture(NamedTuple):
-    """A decoded file: uint8 BGR (H, W, 3), upright as its EXIF says; `animated` where it holds more pictures."""
+    """A decoded file: uint8 BGR (H, W, 3), turned upright by its EXIF; `animated` if the file has several frames."""
 
     image: np.ndarray
     animated: bool
 
 
 def decode_picture(data: bytes, name: str) -> Picture:
-    """Decode a file from anywhere: of an animation the first picture, and none that is larger than allowed.
+    """Decode a file from any source: the first frame of an animation, and no image larger than allowed.
 
     Raises:
-        BadImageError: It does not decode, or has more than `PIL.Image.MAX_IMAGE_PIXELS`, which is checked before any
-            memory is taken for them.
+        BadImageError: It cannot be decoded, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which is checked
+            before any memory is allocated for them.
     """
     limit = Image.MAX_IMAGE_PIXELS
     too_large = f"has more than {limit:,} pixels, the limit (--max-pixels)" if limit else ""
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
-            # An MPO holds one picture from several lenses, and some phones' plain photos are such.
+            # An MPO holds views of one scene from several lenses; some phones store plain photos in this format.
             animated = getattr(header, "is_animated", False) and header.format != "MPO"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(name, too_large) from None

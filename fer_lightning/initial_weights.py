@@ -1,4 +1,4 @@
-"""Weights that a training starts from: a run's checkpoint, a file of torchvision's, or its download."""
+"""Weights that training starts from: a checkpoint, a torchvision weights file, or torchvision's download."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,13 @@ from fer_lightning.models.backbones import imagenet_weights
 
 log = logging.getLogger(__name__)
 
-MOST_NAMED = 4  # layers in an error
-OF_PIXELS = ("clahe", "gaussian_kernel", "laplacian", "scaling")  # settings of the preprocessing
+MOST_NAMED = 4  # layers named in an error
+OF_PIXELS = (
+    "clahe",
+    "gaussian_kernel",
+    "laplacian",
+    "scaling",
+)  # preprocessing settings that change what the pixels look like
 
 
 def load_initial_weights(
@@ -26,23 +31,23 @@ def load_initial_weights(
     skip: Sequence[str] = (),
     preprocess: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Copy the weights of `source` into a network, all but those of the classes' layer, which stays as it is.
+    """Copy the weights of `source` into a network, except the classification head, which stays as it is.
 
-    Weights of a colour picture's network are summed for a gray one, which sees the same in each channel. Those of
-    torchvision read red first, pictures here blue first: they are turned round.
+    The first layer's weights for colour images are summed over the channels for a grey network. torchvision's networks
+    expect red first, images here have blue first: the channel order of such weights is reversed.
 
     Args:
-        net: To be trained.
-        name: Of the network, as `create_model` knows it.
-        source: `imagenet`, `bundled`, or a checkpoint of a run, or a file of weights.
-        skip: Layers or parameters that stay as they are, whatever the source holds.
-        preprocess: How this training prepares its pixels; a warning says where the source's were prepared otherwise.
+        net: Network to be trained.
+        name: Name of the network in `create_model`.
+        source: `imagenet`, `bundled`, a run's checkpoint, or a weights file.
+        skip: Layers or parameters that are not copied.
+        preprocess: This training's preprocessing; a warning says where the source's was different.
 
     Returns:
-        The names of what stayed as it is.
+        The names of the parameters that were not copied.
 
     Raises:
-        InputError: The source cannot be read or had, or does not fit the network in what is not skipped.
+        InputError: The source cannot be read or downloaded, or the weights to copy do not fit the network.
     """
     found = _weights_of(name, source)
     weights = _with_channels_of(net, found.by_name, red_first=found.preprocess is None)
@@ -58,12 +63,12 @@ def load_initial_weights(
         more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
         raise InputError(
             f"{source} does not fit {name}: {'; '.join(list(problems.values())[:MOST_NAMED])}{more}. "
-            f"Should they stay as they start, say so with 'model.init_skip=[{layers}]'"
+            f"To keep the network's own initial weights there, set 'model.init_skip=[{layers}]'"
         )
     for key in OF_PIXELS if found.preprocess and preprocess else ():
         if found.preprocess.get(key) != preprocess[key]:
             log.warning(
-                "the weights of %s are used to preprocess.%s=%s, and this run has %s: the same would serve them better",
+                "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same to keep what they know",
                 source,
                 key,
                 found.preprocess.get(key),
@@ -74,7 +79,7 @@ def load_initial_weights(
 
 
 def classes_layer(net: nn.Module) -> str:
-    """The name of the dense layer that gives the logits: a network's last."""
+    """The name of the classification head: the network's last dense layer, which gives the logits."""
     return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
@@ -104,7 +109,7 @@ def _with_channels_of(net: nn.Module, weights: Mapping[str, Tensor], *, red_firs
 def _problems(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wanted: set[str], offered: set[str]
 ) -> dict[str, str]:
-    """Parameter -> what is wrong with it."""
+    """Map each parameter that does not fit to the reason."""
     problems = {
         key: f"{key} is {tuple(weights[key].shape)} there and {tuple(own[key].shape)} here"
         for key in own

@@ -1,7 +1,7 @@
-"""`python -m fer_lightning.job MODULE ARGUMENTS...`: a command that ends when the process that started it does.
+"""`python -m fer_lightning.job MODULE ARGUMENTS...`: a command that ends when its parent process ends.
 
-A sweep that is killed cannot end its jobs any more; they would train on unseen, and stand in the way of the same sweep
-started again.
+A killed sweep cannot end its jobs any more; they would train on unnoticed, and block the same sweep when it is started
+again.
 """
 
 import os

@@ -6,13 +6,13 @@ FER2013_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neut
 CKPLUS_CLASSES = (*FER2013_CLASSES[:-1], "contempt")
 
 AFFECTNET_CLASSES = (*FER2013_CLASSES, "contempt")
-# As its annotation files number them.
+# In the order of the numbers in its annotation files.
 AFFECTNET_NUMBERS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
 
 SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 
 
 def canonical(name: str) -> str:
-    """Give a directory's or column's emotion word its one spelling: `Anger` -> `angry`."""
+    """Map the emotion word of a directory or column to its standard spelling: `Anger` -> `angry`."""
     word = name.strip().lower()
     return SYNONYMS.get(word, word)

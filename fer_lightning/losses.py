@@ -1,7 +1,7 @@
-"""Training losses, for labels that are uneven or hard.   Shapes: N batch, K classes.
+"""Training losses, also for imbalanced classes and hard examples.   Shapes: N batch, K classes.
 
-Each takes logits (N, K), targets (N,), the training images of each class (K,) and the label smoothing, and gives the
-batch's mean. Validation and test are measured in plain cross-entropy, whatever trained.
+Each takes logits (N, K), targets (N,), the training images per class (K,) and the label smoothing, and returns the mean
+over the batch. Validation and test always use plain cross-entropy.
 """
 
 from torch import Tensor
@@ -18,8 +18,8 @@ def weighted(
 ) -> Tensor:
     """Cross-entropy in which an image of a class with n images weighs n^-power: at 1 every class counts the same.
 
-    PyTorch's own weights would also weigh the smoothed share of each other class, which makes a rare class likely on
-    every image. Here an image's weight is its label's alone.
+    PyTorch's own class weights also apply to the smoothed share of the other classes, which makes a rare class likely
+    for every image. Here the weight of an image depends only on its label.
     """
     weights = class_counts.to(logits.dtype)[targets] ** -power
     losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
@@ -29,7 +29,7 @@ def weighted(
 def focal(
     logits: Tensor, targets: Tensor, class_counts: Tensor, *, label_smoothing: float = 0.0, gamma: float = 2.0
 ) -> Tensor:
-    """Cross-entropy times (1 - p)^gamma, p the target's probability: what is easy counts less (Lin et al., 2017)."""
+    """Cross-entropy times (1 - p)^gamma, p the target's probability: easy images count less (Lin et al., 2017)."""
     losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
     right = logits.softmax(1).gather(1, targets[:, None])[:, 0]
     return ((1 - right) ** gamma * losses).mean()

@@ -42,7 +42,7 @@ class Meter(nn.Module):
 
     def __init__(self, stage: str, num_classes: int, *, keep_predictions: bool) -> None:
         super().__init__()
-        # Not validated: that reads every batch back from a GPU, and the targets are of our own index.
+        # No validation: it would copy every batch back from a GPU, and FaceIndex has checked the targets.
         scores: dict[str, Metric] = {
             "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
             "acc_macro": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
@@ -57,14 +57,14 @@ class Meter(nn.Module):
         self.stage = stage
         self.scores = MetricCollection(scores, prefix=f"{stage}/")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        # Not MeanMetric: it ignores weights where it is to let NaN through, and a diverged loss must show.
+        # Not MeanMetric: it ignores weights when NaN is to pass through, and a diverged loss must be visible.
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.count = SumMetric(nan_strategy="disable")
         self.predictions = Predictions() if keep_predictions else None
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Take a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
-        # The calibration error would take logits that happen to lie in [0, 1] for probabilities.
+        """Add a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
+        # The calibration error would mistake logits that happen to lie in [0, 1] for probabilities.
         probabilities = logits.detach().float().softmax(dim=1)
         self.loss_sum.update(loss.detach() * len(targets))
         self.count.update(len(targets))
@@ -75,7 +75,7 @@ class Meter(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Of the scalars that `compute` gives."""
+        """Names of the scalars that `compute` returns."""
         return [f"{self.stage}/loss", *self.scores.keys()]
 
     def compute(self) -> dict[str, Tensor]:
@@ -107,13 +107,13 @@ class Predictions(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, indices: Tensor, targets: Tensor, probabilities: Tensor) -> None:
-        """Take a batch: indices (N,), targets (N,), probabilities (N, K)."""
+        """Add a batch: indices (N,), targets (N,), probabilities (N, K)."""
         self.indices.append(indices)
         self.targets.append(targets)
         self.probabilities.append(probabilities)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices (N,), targets (N,) and probabilities (N, K) of everything seen."""
+        """Indices (N,), targets (N,) and probabilities (N, K) of all images seen."""
         indices, targets, probabilities = (
             torch.cat(state) if isinstance(state, list) else state
             for state in (self.indices, self.targets, self.probabilities)
@@ -125,7 +125,7 @@ class Predictions(Metric):
 def per_class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, specificity, F1 and support of each class, from counts (K, K), rows true, columns predicted.
 
-    A ratio without a case (nothing predicted, nothing there) is 0, as in torchmetrics.
+    A ratio with a zero denominator (class never predicted, or without images) is 0, as in torchmetrics.
     """
     hits, predicted, true, total = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1), confusion.sum()
     columns = {

@@ -35,20 +35,20 @@ class ExpressionClassifier(L.LightningModule):
     Args:
         net: `name` and keyword arguments of `create_model`; classes, channels and image size come from the data.
         class_names: In label order, K of them.
-        preprocess: Settings of `Preprocess` that the images went through.
-        training: What the run was trained on and how, as plain data, for whoever loads the checkpoint.
-        loss: In training; a function of `losses.py`, None for cross-entropy.
-        class_counts: How many training images an epoch draws of each class, for losses that weigh them.
+        preprocess: Settings of `Preprocess` with which the images were prepared.
+        training: What the run was trained on and how, as plain data that is kept in the checkpoint.
+        loss: Training loss, a function of `losses.py`; None for cross-entropy.
+        class_counts: Number of training images that an epoch draws from each class, for losses with class weights.
         label_smoothing: Probability mass spread evenly over the classes, in training only.
         mixup: Alpha of the Beta distribution by which pairs of a batch are blended (Zhang et al., 2018); 0 for none.
-        decay_weights_only: Spare biases and batch norms the optimizer's weight decay.
-        crop_margin: How far the training faces reach beyond a detector's box on each side, as a fraction of its side.
-        channels_last: Lay out the filters, and with them all features, with the channels innermost, which CPUs and
-            tensor cores prefer.
-        optimizer: Called with the parameters; needed to train.
-        scheduler: Called with the optimizer and the number of steps; a function of `optim.py`, or None.
-        init_from: Where `load_initial_weights` copies weights from: `imagenet`, `bundled`, a checkpoint or a file.
-        init_skip: Layers that it leaves as they start.
+        decay_weights_only: Exempt biases and batch norms from the optimizer's weight decay.
+        crop_margin: How far the training faces extend beyond a detector's box on each side, as a fraction of its side.
+        channels_last: Store filters, and with them all features, with the channels innermost, which is faster on CPUs
+            and tensor cores.
+        optimizer: Factory called with the parameters; needed for training.
+        scheduler: Factory called with the optimizer and the number of steps, a function of `optim.py`; or None.
+        init_from: Source of the initial weights: `imagenet`, `bundled`, a checkpoint or a file.
+        init_skip: Layers whose weights are not copied from there.
     """
 
     def __init__(
@@ -100,17 +100,17 @@ class ExpressionClassifier(L.LightningModule):
 
     @property
     def class_names(self) -> list[str]:
-        """In label order."""
+        """Class names, in label order."""
         return self.hparams.class_names
 
     def load_initial_weights(self) -> None:
-        """Start from `init_from`, where that is set, in all but the classes' layer."""
+        """Copy the weights of `init_from`, if it is set, except for the classification head."""
         if self.hparams.init_from is not None:
             source, skip = self.hparams.init_from, self.hparams.init_skip
             new = load_initial_weights(
                 self.net, self.hparams.net["name"], source, skip=skip, preprocess=self.hparams.preprocess
             )
-            log.info("weights of %s, but for %s", source, ", ".join(new))
+            log.info("initialised from %s, except %s", source, ", ".join(new))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, K)."""
@@ -127,7 +127,7 @@ class ExpressionClassifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _step_plateau(self) -> None:
-        """Step a plateau schedule before the epoch's checkpoint is written, so that a resumed run has had this step."""
+        """Step a plateau schedule before the epoch's checkpoint is written, so that resumed runs include this step."""
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau:
                 config.scheduler.step(self.trainer.callback_metrics[config.monitor])
@@ -140,7 +140,7 @@ class ExpressionClassifier(L.LightningModule):
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         images, targets, smoothing = batch.images, batch.targets, self.hparams.label_smoothing
         if self.hparams.mixup:
-            # The larger share is the image's own, whose target the training's accuracy is counted by.
+            # The image itself has the larger share; training accuracy is measured against its target.
             drawn = Beta(self.hparams.mixup, self.hparams.mixup).sample().item()
             share, other = max(drawn, 1 - drawn), torch.randperm(len(targets), device=targets.device)
             logits = self(torch.lerp(images[other], images, share))
@@ -166,7 +166,7 @@ class ExpressionClassifier(L.LightningModule):
         logits = self(batch.images)
         meter.update(cross_entropy(logits, batch.targets), logits, batch.targets, batch.indices)
 
-    # Meters are reset when an epoch starts, not when it ends, so that callbacks find them full whenever they run.
+    # Meters are reset at the start of an epoch, not at its end, so that callbacks find them filled whenever they run.
     def on_train_epoch_start(self) -> None:
         self.train_meter.reset()
 
@@ -189,7 +189,7 @@ class ExpressionClassifier(L.LightningModule):
         self._keep_findings(self.test_meter)
 
     def _keep_findings(self, meter: Meter) -> None:
-        # Here all processes take part, on their own devices: after the loop the states are on the CPU, where NCCL
+        # All processes take part here, on their own devices: after the loop the states are on the CPU, from where NCCL
         # cannot gather them.
         self._findings[meter.stage] = meter.findings()
 
@@ -201,5 +201,5 @@ class ExpressionClassifier(L.LightningModule):
                 "optimizer.lr, or clip gradients with trainer.gradient_clip_val=1"
             )
         for name, value in scores.items():
-            # Computed over all processes already; sync_dist averages equal numbers and keeps Lightning from warning.
+            # Already computed over all processes; sync_dist only averages equal numbers, which avoids a warning.
             self.log(name, value, prog_bar=name in shown, sync_dist=True)

@@ -1,8 +1,8 @@
-"""What the optimizer works on, and learning rate schedules.
+"""Parameter groups for the optimizer, and learning rate schedules.
 
-Schedules are as Lightning wants them: each takes (optimizer, total_steps) and says when it steps. They step with every
-batch, but for the plateau: what steps between epochs, Lightning steps after it has written the epoch's checkpoint, and
-a resumed run would miss it.
+Schedules have Lightning's form: each takes (optimizer, total_steps) and says when it steps. All but the plateau step
+after every batch: Lightning steps schedules between epochs only after it has written the epoch's checkpoint, and a
+resumed run would miss that step.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import (
 
 
 def decay_weights_only(net: nn.Module) -> list[dict[str, Any]]:
-    """Two groups of parameters: filters and matrices, and what is none (biases, batch norms), which does not decay."""
+    """Two parameter groups: filters and matrices, and the rest (biases, batch norms), which has no weight decay."""
     parameters = list(net.parameters())
     return [
         {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
@@ -29,7 +29,7 @@ def decay_weights_only(net: nn.Module) -> list[dict[str, Any]]:
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:
-    """From the optimizer's learning rate down to `final`, after a linear rise over the fraction `warmup` of steps."""
+    """Cosine decay from the optimizer's learning rate to `final`, after a linear rise over the fraction `warmup`."""
     rising = round(warmup * total_steps)
     falling = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising), eta_min=final)
     if not rising:
@@ -41,10 +41,10 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final
 def one_cycle(
     optimizer: Optimizer, total_steps: int, *, max_lr: float, pct_start: float = 0.3, cycle_momentum: bool = True
 ) -> dict[str, Any]:
-    """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to nothing.
+    """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to almost zero.
 
-    With `cycle_momentum` the momentum (Adam's first beta) moves against the rate between 0.85 and 0.95, whatever the
-    optimizer was given.
+    With `cycle_momentum` the momentum (Adam's first beta) moves between 0.85 and 0.95, opposite to the rate, whatever
+    the optimizer's own setting.
     """
     scheduler = OneCycleLR(
         optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=cycle_momentum
@@ -61,5 +61,5 @@ def plateau(
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
-    """The optimizer's learning rate throughout."""
+    """A constant learning rate, as set in the optimizer."""
     return {"scheduler": ConstantLR(optimizer, factor=1.0), "interval": "step"}

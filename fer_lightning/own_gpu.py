@@ -1,4 +1,4 @@
-"""A GPU for each job of `hydra/launcher=joblib_gpus`, which no other job has while it runs."""
+"""Gives each job of `hydra/launcher=joblib_gpus` a GPU that no other job uses while it runs."""
 
 import os
 import tempfile
@@ -18,27 +18,27 @@ def visible_gpus() -> list[str]:
     """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if VISIBLE in os.environ:
         return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
-    import torch  # takes seconds, and is asked once a sweep
+    import torch  # takes seconds, but only once per sweep
 
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
 class OwnGpu(Callback):
-    """Hydra calls it around each job, in the process that runs the job; jobs of other sweeps here are respected too."""
+    """Hydra calls it around each job, in the job's process; it also respects jobs of other sweeps on this machine."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Count the GPUs once, before jobs are handed one each."""
+        """List the GPUs once, before jobs are given one each."""
         self.gpus = visible_gpus()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Wait for a free GPU and show the job this one alone."""
+        """Wait for a free GPU and make only this one visible to the job."""
         if self.gpus:
             self._before = os.environ.get(VISIBLE)
             gpu, self._lock = _take_one(self.gpus)
             os.environ[VISIBLE] = gpu
 
     def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Give it back; a process that is killed gives it back by ending."""
+        """Release the GPU; a killed process releases it by ending."""
         if self.gpus:
             self._lock.release()
             os.environ.pop(VISIBLE)

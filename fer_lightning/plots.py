@@ -13,7 +13,7 @@ from fer_lightning.metrics import Findings
 
 
 def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Draw counts (K, K), rows true and columns predicted: colour is the share of the row, the number the count."""
+    """Draw counts (K, K), rows true and columns predicted; the colour shows the share of the row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     texts = [f"{share:.0%}\n{count}" for share, count in zip(shares.flat, counts.flat, strict=True)]
     labels = np.reshape(texts, counts.shape)
@@ -42,13 +42,13 @@ def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], titl
 def faces_figure(
     images: np.ndarray, captions: Sequence[str], title: str, *, colors: Sequence[str] | None = None, columns: int = 8
 ) -> Figure:
-    """Lay out uint8 images (N, S, S) or BGR (N, S, S, 3) in rows, each under its caption of two lines."""
-    width, height, caption, top = 1.35, 1.75, 0.42, 0.4  # inches; of a cell, of its caption, of the title
+    """Lay out uint8 images (N, S, S) or BGR (N, S, S, 3) in rows, each under a caption of two lines."""
+    width, height, caption, top = 1.35, 1.75, 0.42, 0.4  # inches: cell width and height, caption height, title height
     columns = min(columns, max(5, len(images)))  # the title needs its width
     rows = max(1, -(-len(images) // columns))
     size = columns * width, rows * height + top
     figure = plt.figure(figsize=size)
-    # One axes for all of them: thirty of them would take thirty times as long.
+    # A single axes for all images: thirty axes would take thirty times as long.
     axes = figure.add_axes((0, 0, 1, 1 - top / size[1]))
     for i, (image, text) in enumerate(zip(images, captions, strict=True)):
         left, upper = i % columns * width, i // columns * height + caption
@@ -79,7 +79,7 @@ def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
 def mistakes_figure(
     images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str, *, count: int = 32
 ) -> Figure:
-    """Show the wrong predictions of the highest confidence; images uint8 (N, S, S) or (N, S, S, 3) go with findings."""
+    """Show the most confident wrong predictions; images, uint8 (N, S, S) or (N, S, S, 3), match findings."""
     targets, predictions, confidences = _decisions(findings)
     wrong = np.flatnonzero(predictions != targets)
     worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:count]

@@ -2,9 +2,9 @@
 
 Shapes: N images, C channels, S the side in pixels.
 
-It has two parts, because training augments between them: `prepare` turns any picture of a face into S x S bytes (this
-is what the cache on disk holds), `finish` filters those bytes and scales them to what the network reads. Validation,
-test and prediction are exactly `finish(prepare(image))`; its settings are plain numbers and travel in the checkpoint.
+It has two parts, because training augments between them: `prepare` turns any picture of a face into S x S bytes (which
+the cache on disk holds), `finish` filters those bytes and scales them to the network's input. Validation, test and
+prediction are exactly `finish(prepare(image))`; the settings are plain numbers and are stored in the checkpoint.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ SCALINGS = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}  # mean and standard de
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Gray, resize, CLAHE, Gaussian and Laplacian filter, scale.
+    """Convert to grey, resize, apply CLAHE, Gaussian and Laplacian filters, scale.
 
     Args:
-        size: Side of the square that the network sees, in pixels.
-        channels: 1 for gray, 3 for colour in OpenCV's order (blue, green, red).
-        clahe: Clip limit of a contrast limited adaptive histogram equalisation in 4 x 4 tiles, of the brightness where
-            there is colour; None for none.
+        size: Side of the network's square input, in pixels.
+        channels: 1 for grey, 3 for colour in OpenCV's order (blue, green, red).
+        clahe: Clip limit of a contrast limited adaptive histogram equalisation in 4 x 4 tiles, applied to the
+            brightness of colour images; None for no equalisation.
         gaussian_kernel: Side of a Gaussian filter applied after that, odd; None for no filter.
         laplacian: Sharpen after that by subtracting the Laplacian (MoodScope, section 3).
         scaling: `unit` gives [0, 1], `symmetric` [-1, 1], `standard` subtracts `mean` and divides by `std`.
-        mean: Of the training pixels on the [0, 1] scale; the DataModule fills it in where `scaling` needs it.
-        std: Likewise.
+        mean: Mean of the training pixels on the [0, 1] scale; the DataModule fills it in if `scaling` needs it.
+        std: Standard deviation of the same pixels, filled in like `mean`.
     """
 
     size: int = 48
@@ -48,7 +48,7 @@ class Preprocess:
         if self.size < 1:
             raise InputError(f"preprocess.size must be at least 1 pixel, got {self.size}")
         if self.channels not in (1, 3):
-            raise InputError(f"preprocess.channels must be 1 (gray) or 3 (colour), got {self.channels}")
+            raise InputError(f"preprocess.channels must be 1 (grey) or 3 (colour), got {self.channels}")
         if self.gaussian_kernel is not None and (self.gaussian_kernel < 1 or self.gaussian_kernel % 2 == 0):
             raise InputError(
                 f"preprocess.gaussian_kernel must be odd and positive, or null, got {self.gaussian_kernel}"
@@ -59,7 +59,7 @@ class Preprocess:
             raise InputError(f"preprocess.scaling must be unit, symmetric or standard, got {self.scaling!r}")
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """Map a picture, uint8 (H, W) gray or (H, W, 3) BGR, to uint8 (S, S) or (S, S, 3)."""
+        """Map a picture, uint8 (H, W) grey or (H, W, 3) BGR, to uint8 (S, S) or (S, S, 3)."""
         if self.channels == 1 and image.ndim == 3:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         elif self.channels == 3 and image.ndim == 2:
@@ -72,11 +72,11 @@ class Preprocess:
         return image
 
     def filtered(self, image: np.ndarray) -> np.ndarray:
-        """Equalise, smooth and sharpen one prepared picture, uint8 (S, S) or (S, S, 3), as far as the settings ask."""
+        """Equalise, smooth and sharpen one prepared picture, uint8 (S, S) or (S, S, 3), as the settings say."""
         if self.clahe is not None:
             image = _equalised(image, self.clahe)
         if self.gaussian_kernel is not None:
-            # Sigma 0: OpenCV derives it from the kernel's side, so that the kernel size alone sets the smoothing.
+            # Sigma 0: OpenCV derives it from the kernel size, which alone sets the smoothing then.
             image = cv2.GaussianBlur(image, (self.gaussian_kernel, self.gaussian_kernel), 0)
         if self.laplacian:
             sharpened = image - cv2.Laplacian(image, cv2.CV_16S)
@@ -109,13 +109,13 @@ class Preprocess:
 
     @property
     def lacks_statistics(self) -> bool:
-        """Whether `fitted` has to look at images."""
+        """Whether `fitted` needs images to compute mean and std."""
         return self.scaling == "standard" and (self.mean is None or self.std is None)
 
     def fitted(self, images: np.ndarray) -> "Preprocess":
-        """Fill in `mean` and `std` from prepared training images where `scaling` is `standard` and leaves them open.
+        """Fill in `mean` and `std` from prepared training images if `scaling` is `standard` and they are not set.
 
-        They are those of the filtered images, as it is these that are scaled.
+        They are computed on the filtered images, since these are what is scaled.
         """
         if not self.lacks_statistics:
             return self
@@ -129,12 +129,12 @@ class Preprocess:
         return asdict(self)
 
     def prepare_key(self) -> Mapping[str, Any]:
-        """The settings that decide what `prepare` returns, and with it whether a cache on disk is still right."""
+        """The settings that decide what `prepare` returns, and so whether a cache on disk is still valid."""
         return {"size": self.size, "channels": self.channels}
 
     @property
     def mean_std(self) -> tuple[float, float]:
-        """What `scale` subtracts from pixels on the [0, 1] scale, and divides them by."""
+        """The mean that `scale` subtracts from pixels on the [0, 1] scale, and the std it divides them by."""
         if self.scaling in SCALINGS:
             return SCALINGS[self.scaling]
         if self.mean is None or self.std is None:

@@ -1,4 +1,4 @@
-"""`result.json`: everything one must know to read a run's numbers, written last; a folder without it is unfinished."""
+"""`result.json`: everything needed to interpret a run's numbers, written last; without it, a run is unfinished."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ SCHEMA_VERSION = 1
 
 
 def write_result(path: Path, facts: dict[str, Any]) -> None:
-    """Write `facts` as one JSON file, whole or not at all."""
+    """Write `facts` as one JSON file, completely or not at all."""
     with replacing(path) as temporary:
         text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, indent=2, allow_nan=False)
         temporary.write_text(text + "\n")
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Trainable and frozen."""
+    """Number of parameters, trainable and frozen."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one run alone, and given back where a mistake ends it before it holds anything."""
+"""The folder of a run: claimed by a single run, and removed again if a user mistake ends the run early."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from fer_lightning.config import USERS_MISTAKES
 from fer_lightning.errors import InputError
 
-# Whichever of these is there, a command has finished in that folder: it writes it last.
+# Each command writes one of these last: if one exists, a command has finished in that folder.
 RESULTS = ("result.json", "report.json", "report")
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
 
 
 @contextmanager
 def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
-    """Make sure that this run alone writes to its folder, and take the folder back where a mistake ends it early.
+    """Make sure that only this run writes to its folder, and remove its files if a user mistake ends it early.
 
     Args:
-        run_dir: The folder; what Hydra put there before does not count as a run.
-        ckpt_path: Where the run goes on from; in this folder's own `checkpoints/`, it is the run that is there.
+        run_dir: The folder; the files that Hydra has already put there do not count as a run.
+        ckpt_path: Checkpoint to resume from; if it lies in this folder's `checkpoints/`, that run is resumed here.
 
     Raises:
-        InputError: Another run has it.
+        InputError: The folder holds another run.
     """
     checkpoints = run_dir / "checkpoints"
     goes_on = (
@@ -40,11 +40,11 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
             rank_zero_only(_give_back)(run_dir, strangers)
         raise
     if not any(checkpoints.iterdir()):
-        checkpoints.rmdir()  # of a command that trains no network, it only held the folder's place
+        checkpoints.rmdir()  # a command that trains no network used it only to claim the folder
 
 
 def _give_back(run_dir: Path, strangers: set[str]) -> None:
-    """Remove what the run has put there; a folder that it made itself goes with it."""
+    """Remove what the run has put there, and the folder itself if the run created it."""
     for path in run_dir.glob("*"):
         if path.name in strangers:
             continue
@@ -61,7 +61,7 @@ def _claim(run_dir: Path) -> None:
     try:
         if any((run_dir / name).exists() for name in RESULTS):
             raise FileExistsError
-        (run_dir / "checkpoints").mkdir(parents=True)  # one of two runs that start at the same moment makes it
+        (run_dir / "checkpoints").mkdir(parents=True)  # succeeds for only one of two runs that start at the same moment
     except FileExistsError as error:
         resume = f"resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or " if resumable else ""
         raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR") from error

@@ -1,6 +1,6 @@
-"""A job of a sweep, as each of Hydra's launchers runs it: a process of its own, skipped, resumed or retried.
+"""A job of a sweep under any of Hydra's launchers: run in its own process, or skipped, resumed or retried.
 
-The launcher decides where and when a job runs. Since a job is a process of its own, one that crashes or is killed
+The launcher decides where and when a job runs. Since each job is a separate process, one that crashes or is killed
 leaves the others running, and each starts as fresh as a single run does.
 """
 
@@ -33,8 +33,8 @@ from fer_lightning.run_settings import PLACES, flat
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5  # how often a job looks whether its sweep is still there
-LOCK_S = 10  # what a job of a sweep that was killed may take to notice
+LOOK_S = 0.5  # seconds between two checks of a job whether its sweep is still running
+LOCK_S = 10  # seconds that a job may take to notice that its sweep was killed
 CONNECT_S = 5
 
 
@@ -43,11 +43,11 @@ class JobFailed(Exception):
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Run the current job of a multirun, unless it was run before, and return what sweeps compare.
+    """Run the current job of a multirun, unless it is already done, and return the metric that sweeps compare.
 
     Returns:
-        The monitored metric; None where the job failed, which `failure.json` in its folder and `SweepReport` tell, or
-        where nothing is monitored.
+        The monitored metric; None if the job failed, which `failure.json` in its folder and `SweepReport` report, or if
+        nothing is monitored.
 
     Raises:
         InputError: The job would start several processes.
@@ -61,7 +61,7 @@ def run_job(cfg: DictConfig) -> float | None:
             if facts is None:
                 facts = _run(job_dir, hydra_cfg)
             else:
-                log.info("%s: done before", job_dir.name)
+                log.info("%s: already done", job_dir.name)
     except Timeout:
         _fail(job_dir, "another process is running it")
     except JobFailed as error:
@@ -77,16 +77,16 @@ def _refuse_several_processes(cfg: DictConfig) -> None:
     trainer = cfg.get("trainer")
     if trainer is not None and (str(trainer.strategy).startswith("ddp") or trainer.devices not in (1, "1")):
         raise InputError(
-            f"trainer.strategy={trainer.strategy} on trainer.devices={trainer.devices}: a job of a sweep has one "
+            f"trainer.strategy={trainer.strategy} on trainer.devices={trainer.devices}: a job of a sweep uses one "
             "device; sweep with trainer=auto, and hydra/launcher=joblib_gpus or ray for several GPUs"
         )
 
 
 def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The result that is there; None where there is none.
+    """The job's existing result; None if there is none.
 
     Raises:
-        JobFailed: It is of another configuration, or of other code.
+        JobFailed: It has another configuration, or was made by another code version.
     """
     path = job_dir / "result.json"
     if not path.exists():
@@ -101,15 +101,15 @@ def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
     if changed := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
         key = changed[0]
         raise JobFailed(
-            f"the folder holds a run with {key}={theirs.get(key)}, and this one has {ours.get(key)}: {elsewhere}"
+            f"the folder holds a run with {key}={theirs.get(key)}, but this job has {ours.get(key)}: {elsewhere}"
         )
     if code != (now := _version(describe_code())):
-        raise JobFailed(f"the folder holds a run of other code ({code}, now {now}): {elsewhere}")
+        raise JobFailed(f"the folder holds a run of another code version ({code}, now {now}): {elsewhere}")
     return facts
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings by dotted keys, but for where things lie; the run's own folder, wherever it is, reads `RUN`."""
+    """The settings by dotted keys, without places; the run's own folder, wherever it is, becomes `RUN`."""
     anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
     # Another root may hold other images.
     return {key: value for key, value in flat(anywhere) if key not in PLACES or key == "data.root"}
@@ -120,10 +120,10 @@ def _version(facts: dict[str, Any]) -> str:
 
 
 def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
-    """Run the job as a process, going on from its last checkpoint where there is one, and return its result.
+    """Run the job as a process, resuming from its last checkpoint if there is one, and return its result.
 
     Raises:
-        JobFailed: It ended without one.
+        JobFailed: The process ended without a result.
     """
     checkpoints = job_dir / "checkpoints"
     resumed = (checkpoints / "last.ckpt").exists()
@@ -132,7 +132,7 @@ def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
     command = [sys.executable, "-m", "fer_lightning.job", *_arguments(job_dir, hydra_cfg, resumed=resumed)]
     log.info("%s: %s", job_dir.name, "goes on" if resumed else "starts")
     start = time.perf_counter()
-    # One job at a time may write to the screen, and shows its progress there.
+    # With one job at a time, the job writes to the screen and shows its progress there.
     alone = hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
     with (job_dir / "output.log").open("ab+") as output:
         begin = output.seek(0, os.SEEK_END)
@@ -146,7 +146,7 @@ def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
 
 
 def _arguments(job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
-    """The job as arguments of the same command; `sweep=` would start the sweep anew."""
+    """The job as arguments of the same command, without `sweep=`, which would start the sweep again."""
     own = [text for text in hydra_cfg.overrides.task if not text.startswith("sweep=")]
     folder = f"hydra.run.dir={_quoted(job_dir)}"
     checkpoint = [f"ckpt_path={_quoted(job_dir / 'checkpoints' / 'last.ckpt')}"] if resumed else []
@@ -154,12 +154,12 @@ def _arguments(job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[s
 
 
 def _quoted(path: Path) -> str:
-    """For Hydra, which reads commas, brackets and the like as its own."""
+    """Quote a path for Hydra, to which commas, brackets and other characters have a meaning."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _wait(command: list[str], output: IO[bytes], *, alone: bool) -> int:
-    """Run a command to its end and return its exit code; where the sweep is killed meanwhile, so are both."""
+    """Run a command to its end and return its exit code; if the sweep is killed meanwhile, end both processes."""
     sweep = os.getppid()
     with subprocess.Popen(command, stdout=None if alone else output, stderr=output) as process:
         try:
@@ -176,7 +176,7 @@ def _wait(command: list[str], output: IO[bytes], *, alone: bool) -> int:
 
 
 def _reason(exit_code: int, said: str) -> str:
-    """Why a process ended early, from how it ended and the last it said."""
+    """Why a process ended early, from its exit code and its last output."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         return f"killed by {name}" + (", as a machine that runs out of memory does" if name == "SIGKILL" else "")
@@ -192,21 +192,21 @@ def _fail(job_dir: Path, reason: str) -> None:
 
 
 class SweepReport(Callback):
-    """Looks at a sweep where it is started: before, whether it can be meant; after, what came of it.
+    """Checks a sweep before it starts, and reports its outcome at the end.
 
     Args:
-        max_jobs: A sweep of more is refused.
+        max_jobs: Largest number of jobs that is accepted.
     """
 
     def __init__(self, max_jobs: int) -> None:
         self.max_jobs = max_jobs
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a sweep of too many jobs, on a cluster that does not answer, or of trials that nothing compares."""
+        """Refuse a sweep with too many jobs, with a cluster that does not answer, or with incomparable trials."""
         self.started = time.time()
         if _counts_more_jobs(config, self.max_jobs):
             sys.exit(
-                f"error: this sweep has more than {self.max_jobs:,} jobs: if that is meant, allow them with "
+                f"error: this sweep has more than {self.max_jobs:,} jobs: if that is intended, allow them with "
                 "hydra.callbacks.sweep_report.max_jobs=N"
             )
         _check_answers(OmegaConf.select(config, "hydra.launcher.ray.init.address"))
@@ -215,29 +215,29 @@ class SweepReport(Callback):
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Tell how many jobs are done, which failed and why, and end with exit code 1 where one did."""
+        """Report how many jobs are done, which failed and why, and end with exit code 1 if any failed."""
         sweep_dir = Path(config.hydra.sweep.dir)
         failures = [path for path in sorted(sweep_dir.glob("*/failure.json")) if path.stat().st_mtime >= self.started]
         done = len(list(sweep_dir.glob("*/result.json")))
         print(f"Jobs done: {done}, failed: {len(failures)}. Compare them: fer-report {sweep_dir}", flush=True)
         if failures:
             reasons = [f"  {path.parent.name}: {json.loads(path.read_text())['reason']}" for path in failures]
-            again = f"{len(failures)} of the sweep's jobs failed; the same command again retries these alone"
+            again = f"{len(failures)} of the sweep's jobs failed; running the same command again retries only these"
             sys.exit("\n".join([f"error: {again}", *reasons]))
 
 
 def _is_grid(config: DictConfig) -> bool:
-    """Whether all jobs are known beforehand; a search asks for the next by what the last ones reached."""
+    """Whether all jobs are known beforehand; a search chooses the next job by the results of earlier ones."""
     return config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def _check_comparable_trials(config: DictConfig) -> None:
-    """End at once where a search would find no validation score to go by, after its trials were trained."""
+    """End at once if a search would have no validation score to compare its trials by."""
     try:
         datamodule = instantiate(config.data)
         validates = datamodule.has("val")
     except USERS_MISTAKES:
-        return  # which the first trial tells
+        return  # the first trial reports it
     if not validates:
         sys.exit(
             f"error: a search compares its trials by {config.monitor.metric}, and {datamodule.split.protocol} of "
@@ -247,7 +247,7 @@ def _check_comparable_trials(config: DictConfig) -> None:
 
 
 def _counts_more_jobs(config: DictConfig, most: int) -> bool:
-    """Whether the basic sweeper would start more than `most` jobs; other sweepers are told how many they may."""
+    """Whether the basic sweeper would start more than `most` jobs; other sweepers have a limit of their own."""
     if not _is_grid(config):
         return False
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
@@ -259,7 +259,7 @@ def _counts_more_jobs(config: DictConfig, most: int) -> bool:
 
 
 def _check_answers(address: str | None) -> None:
-    """End at once where nothing listens at HOST:PORT; Ray would try for a minute."""
+    """End at once if nothing listens at HOST:PORT; Ray would try for a minute."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -268,5 +268,5 @@ def _check_answers(address: str | None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(
             f"error: no Ray cluster answers at hydra.launcher.ray.init.address={address} ({error}): start one with "
-            "ray start --head --port=6379, or leave the address away to use this machine"
+            "ray start --head --port=6379, or omit the address to use this machine"
         )

@@ -1,4 +1,4 @@
-"""Names of a sweep's folders, from what was asked: the same command finds the same folders again."""
+"""Names of a sweep's folders, derived from its command: the same command finds the same folders again."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from fer_lightning.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
-NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # where and how, not what
+NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # arguments about where and how to run, not what
 
 
 def sweep_name(arguments: Sequence[str]) -> str:
-    """The values of a command's arguments, and a digest of them and of the code's version.
+    """The values of a command's arguments, and a digest of them and of the code version.
 
-    The order of the arguments, and where the sweep runs, make no other sweep.
+    The order of the arguments, and where the sweep runs, do not change the name.
     """
     meant = [text for text in arguments if not text.startswith(NOT_OF_THE_JOB)]
     values = "_".join(_plain(text.partition("=")[2]) for text in meant)
@@ -23,7 +23,7 @@ def sweep_name(arguments: Sequence[str]) -> str:
 
 
 def job_name(overrides: Sequence[str]) -> str:
-    """What a job overrides, by the last part of each key; with a digest where a folder's name cannot say all of it.
+    """A job's overrides, by the last part of each key; with a digest if a folder name cannot hold all of them.
 
     >>> job_name(["seed=1", "model.net.kernel_size=3", "model=cnn3", "sweep=kernel_size", "optimizer.lr=1e-3"])
     'model-cnn3_kernel_size-3_lr-1e-3_seed-1'

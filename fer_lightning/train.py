@@ -15,7 +15,7 @@ def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg)
-    # Only a run needs PyTorch and Lightning, which take seconds and memory: the processes of a sweep do without.
+    # Only a run needs PyTorch and Lightning, which take seconds and memory: the sweep's own processes do without them.
     from fer_lightning.training import prepare_process, train
 
     prepare_process()

@@ -7,13 +7,13 @@ import lightning as L
 
 
 class Trainer(L.Trainer):
-    """Lightning's, which can also compile the network.
+    """Lightning's Trainer, which can also compile the network.
 
     Args:
-        compile: Hand the network to `torch.compile` when training starts: a minute's wait, for faster steps on a GPU.
-            On a CPU in bfloat16 the steps become slower.
-        callbacks: Lightning's.
-        **settings: Lightning's.
+        compile: Compile the network with `torch.compile` when training starts: takes a minute, and makes steps faster
+            on a GPU. On a CPU in bfloat16 the steps become slower.
+        callbacks: As in Lightning's Trainer.
+        **settings: As in Lightning's Trainer.
     """
 
     def __init__(self, *, compile: bool = False, callbacks: Sequence[L.Callback] = (), **settings: Any) -> None:
@@ -21,7 +21,7 @@ class Trainer(L.Trainer):
 
 
 class _Compilation(L.Callback):
-    """In place, so that the names of the parameters stay, and not before TensorBoard has traced the plain network."""
+    """Compiles in place, so that parameter names stay, and only after TensorBoard has traced the plain network."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.net.compile()

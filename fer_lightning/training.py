@@ -37,21 +37,21 @@ from fer_lightning.run_settings import WATCHING
 log = logging.getLogger(__name__)
 
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
-WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # beside monitor.metric
-# Of the trainer's settings those that change what is learnt.
+WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
+# Trainer settings that change what is learnt.
 TRAINER_FACTS = ("max_epochs", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
 
-# True, and nothing a user of these commands can act on.
+# These warnings are correct, but users of these commands cannot act on them.
 SETTLED_WARNINGS = (
     ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 on torch 2.15
-    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
-    "The '.*_dataloader' does not have many workers",  # on a CPU they would take the network's cores
+    "Checkpoint directory .* exists and is not empty",  # when a run is resumed
+    "The '.*_dataloader' does not have many workers",  # on a CPU they would compete with the network for cores
     "Using padding='same' with even kernel lengths",  # even kernels are asked for by name
 )
 
 
 def prepare_process() -> None:
-    """Set what holds for the whole process of a command: what is not told, and memory that is kept."""
+    """Set up the process of a command: silence settled warnings, and keep freed memory."""
     for text in SETTLED_WARNINGS:
         warnings.filterwarnings("ignore", text)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -60,11 +60,11 @@ def prepare_process() -> None:
 
 
 def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
-    """Train, write `cfg.output_dir`, and return the monitored validation metric, NaN where nothing is validated.
+    """Train, write `cfg.output_dir`, and return the monitored validation metric, NaN if nothing is validated.
 
     Args:
-        cfg: As conf/train.yaml composes it.
-        overrides: What the command line changed in it, for the record.
+        cfg: Configuration composed from conf/train.yaml.
+        overrides: Overrides from the command line, recorded in `result.json`.
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
@@ -87,12 +87,12 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             checkpoint = load_checkpoint(cfg.ckpt_path)
             check_fits(checkpoint, model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
             if checkpoint["hyper_parameters"]["training"].get("code_sha256") != code["code_sha256"]:
-                log.warning("%s was written by other code than this: the run will be of both", cfg.ckpt_path)
+                log.warning("%s was written by another code version: this run mixes two code versions", cfg.ckpt_path)
             rank_zero_only(_reopen)(run_dir)
         else:
             model.load_initial_weights()
         if not datamodule.has("val"):
-            rank_zero_only(log.info)("no validation split: the last epoch is kept, none is chosen")
+            rank_zero_only(log.info)("no validation split: the last epoch is kept, as none can be chosen")
         trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
@@ -113,24 +113,27 @@ def _reopen(run_dir: Path) -> None:
 def _check_settings(cfg: DictConfig) -> None:
     config.check_keys(cfg, config.TrainConfig)
     if "net" not in cfg.model:
-        raise InputError("that model is no network: fit it with python -m fer_lightning.baseline")
+        raise InputError("that model is not a network: fit it with python -m fer_lightning.baseline")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
     if cfg.trainer.limit_val_batches == 0 or cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
-        raise InputError("val chooses the best epoch, so it is measured after each: leave its limits away")
+        raise InputError(
+            "val chooses the best epoch, so it must be measured after each one: omit trainer.limit_val_batches=0 and "
+            "trainer.check_val_every_n_epoch"
+        )
     if "freeze" in cfg.callbacks and str(cfg.trainer.strategy).startswith("ddp"):
         raise InputError(
             f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} would wait "
             "for: train on one device, with trainer=auto"
         )
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
-        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: leave them in")
+        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
 
 
 def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its training, and what has to be the same for another run to go on from it."""
+    """Facts about the training for the checkpoint; a run that resumes from it must have the same."""
     fingerprint = datamodule.fingerprint
     return {
         "code_sha256": code["code_sha256"],
@@ -158,7 +161,7 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str,
 
 
 def _without_hydra(node: Any) -> Any:
-    """A config node as plain data that names its class, but that Hydra does not take for something to build."""
+    """A config node as plain data that names its class, but that Hydra will not instantiate."""
     if isinstance(node, ListConfig):
         return [_without_hydra(item) for item in node]
     if isinstance(node, DictConfig):
@@ -171,7 +174,7 @@ def _check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:
     for place in ("monitor.metric", *WATCHES):
         metric = OmegaConf.select(cfg, place)
         if metric is not None and metric not in model.val_meter.names:
-            raise InputError(f"{place} {metric} is not measured: {', '.join(model.val_meter.names)}")
+            raise InputError(f"{place} {metric} is not measured: choose from {', '.join(model.val_meter.names)}")
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
@@ -195,14 +198,14 @@ def _require_no_monitor(cfg: DictConfig) -> None:
     for place in WATCHES:
         if metric := OmegaConf.select(cfg, place):
             raise InputError(
-                f"{place} watches {metric}, but this protocol has no validation split: choose another "
-                "scheduler and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
+                f"{place} watches {metric}, but this protocol has no validation split: use another scheduler "
+                "and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
             )
 
 
 def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule) -> dict[str, float]:
-    """Validate and test the best checkpoint; without a test split, val is all there is."""
-    # Where weights are averaged, the checkpoint holds the average, and the callback would swap others in again.
+    """Validate and test the best checkpoint, on the splits that exist."""
+    # With averaged weights, the checkpoint holds the average, and the callback would swap in other weights again.
     trainer.callbacks[:] = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
     model.load_state_dict(load_checkpoint(trainer.checkpoint_callback.best_model_path)["state_dict"])
     scores: dict[str, float] = {}
@@ -223,7 +226,7 @@ def _write_run(
     scores: dict[str, float],
     started: float,
 ) -> None:
-    """Write pictures and tables, then `result.json`, and print what a person wants to know."""
+    """Write pictures and tables, then `result.json`, and print the main results."""
     run_dir = Path(cfg.output_dir)
     findings = model.findings("test" if datamodule.has("test") else "val")
     write_artifacts(run_dir, findings, datamodule, model.class_names, epochs)
@@ -262,7 +265,7 @@ def _write_run(
 def _log_hyper_parameters(
     cfg: DictConfig, trainer: L.Trainer, datamodule: FaceDataModule, scores: dict[str, float]
 ) -> None:
-    """Give TensorBoard's HParams tab what runs differ in, beside the final metrics."""
+    """Log the settings in which runs differ, with the final metrics, for TensorBoard's HParams tab."""
     settings = {
         "data": datamodule.index.dataset,
         "protocol": datamodule.split.protocol,

@@ -104,7 +104,7 @@ def test_a_second_run_does_not_overwrite_the_first(run):
 def test_part_of_the_images_is_stratified(run):
     written = json.loads((run("model=knn", "max_images=70") / "result.json").read_text())
     assert written["images"] == 70
-    with pytest.raises(InputError, match="max_images must be at least 7, one a class, got 3"):
+    with pytest.raises(InputError, match="max_images must be at least 7, one per class, got 3"):
         run("max_images=3", folder="other")
 
 
@@ -130,7 +130,7 @@ def test_an_svms_cost_is_told_before_its_images_are_read(run, monkeypatch):
 def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
     with pytest.raises(InputError, match="is a network: train it with python -m fer_lightning.train"):
         baseline(compose_config("model=cnn4", f"output_dir={tmp_path / 'a'}", command="baseline"))
-    with pytest.raises(InputError, match="is no network: fit it with python -m fer_lightning.baseline"):
+    with pytest.raises(InputError, match="is not a network: fit it with python -m fer_lightning.baseline"):
         train(compose_config("model=knn", f"output_dir={tmp_path / 'b'}"))
 
 
@@ -141,9 +141,9 @@ def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
         (["model.pca=0"], "model.pca must be at least 1 component, or null, got 0"),
         (["model.C=0"], "model.C must be above 0, got 0"),
         (["model=knn", "model.neighbors=0"], "model.neighbors must be at least 1, got 0"),
-        (["model=knn", "model.neighbors=500"], "the model does not take its settings: .*n_neighbors"),
-        (["model.pca=150"], "the model does not take its settings: n_components=150"),
-        (["max_images=138"], "max_images=138 cannot be drawn from 140 class by class"),
+        (["model=knn", "model.neighbors=500"], "the model does not accept these settings: .*n_neighbors"),
+        (["model.pca=150"], "the model does not accept these settings: n_components=150"),
+        (["max_images=138"], "max_images=138 of 140 images cannot be stratified by class"),
         (["seed=-1"], "seed must be at least 0, got -1"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images here"),
         (["data.oversample=1"], "data.oversample=1 would change nothing here: omit it"),

@@ -114,7 +114,7 @@ def test_two_runs_that_start_at_the_same_moment_do_not_share_a_folder(tmp_path):
         (["model.net.kernel_size=7"], "kernel_size=7 with valid padding leaves no pixels .* use padding=same"),
         (["data=ckplus", "data.root=nowhere"], "no CK.48 images .* found in .*nowhere: download .* data.root=DIR"),
         (["model=cnn9"], "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
-        (["ckpt_path=code.ckpt"], "code.ckpt holds more than weights and plain data and was not loaded"),
+        (["ckpt_path=code.ckpt"], "code.ckpt contains more than weights and plain data and was not loaded"),
         (["hydra.run.dir=a_file/run"], "Not a directory: a_file.*hydra.run.dir=DIR"),
         (["data.cache_dir=a_file/cache"], "cannot write the decoded images .*a_file.*data.cache_dir=DIR"),
     ],

@@ -104,10 +104,10 @@ def test_the_cosine_schedule_rises_and_falls_to_its_end():
     [
         (
             "model.net.kernal_size=5",
-            "There is no 'kernal_size' in model.net: batch_norm, dropout, kernel_size, name, padding",
+            "There is no 'kernal_size' in model.net: choose from batch_norm, dropout, kernel_size, name, padding",
         ),
         ("trainer.max_epoch=3", "There is no 'max_epoch' in trainer: .*max_epochs"),
-        ("nothing=1", "There is no 'nothing': augmentation, callbacks, .*trainer"),
+        ("nothing=1", "There is no 'nothing': choose from augmentation, callbacks, .*trainer"),
         ("model=cnn9", "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
         ("seed=abc", "'abc' of type 'str' could not be converted to Integer"),
     ],
@@ -119,7 +119,7 @@ def test_what_does_not_exist_is_refused_with_what_does(override, message):
 
 
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
-    with pytest.raises(InputError, match="there is no bogus in the configuration: augmentation, .*trainer"):
+    with pytest.raises(InputError, match="there is no bogus in the configuration: choose from augmentation, .*trainer"):
         check_keys(compose_config("+bogus=1"), TrainConfig)
 
 

@@ -60,7 +60,7 @@ def test_a_layer_to_skip_that_is_none_is_refused(write_weights):
 def test_pixels_that_the_weights_are_not_used_to_are_told(scaling, told, caplog):
     preprocess = Preprocess(scaling=scaling).to_dict()
     load_initial_weights(create_model("cnn4", num_classes=3), "cnn4", "bundled", preprocess=preprocess)
-    assert ("bundled are used to preprocess.scaling=standard, and this run has unit" in caplog.text) is told
+    assert ("bundled were trained with preprocess.scaling=standard, and this run has unit" in caplog.text) is told
 
 
 def test_the_older_format_of_torchvisions_files_serves(write_weights):
@@ -131,17 +131,19 @@ def test_without_a_network_the_download_is_told_in_a_sentence(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(InputError, match=r"cannot be downloaded .*no route to host.*: fetch them .*model.init_from="):
+    with pytest.raises(
+        InputError, match=r"cannot be downloaded .*no route to host.*: download them .*model.init_from="
+    ):
         load_initial_weights(create_model("resnet18", num_classes=7), "resnet18", "imagenet")
 
 
 def test_only_torchvisions_networks_have_imagenet_weights():
-    with pytest.raises(InputError, match="no ImageNet weights of cnn4, only of resnet18, vgg16, efficientnet_b0"):
+    with pytest.raises(InputError, match="no ImageNet weights for cnn4, only for resnet18, vgg16, efficientnet_b0"):
         load_initial_weights(create_model("cnn4", num_classes=7), "cnn4", "imagenet")
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [({}, "holds no weights by name"), ({"epoch": 3}, "holds no weights by name")]
+    ("content", "message"), [({}, "contains no named weights"), ({"epoch": 3}, "contains no named weights")]
 )
 def test_a_file_without_weights_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "other.pth")
@@ -151,5 +153,5 @@ def test_a_file_without_weights_is_refused(tmp_path, content, message):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.pth").write_text("these are no weights")
-    with pytest.raises(InputError, match="is no file of weights"):
+    with pytest.raises(InputError, match="is not a weights file"):
         read_weights(tmp_path / "notes.pth")

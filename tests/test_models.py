@@ -104,8 +104,8 @@ def test_the_head_follows_the_image_size_and_the_channels(name, image_size, in_c
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "cnn9"}, "unknown network 'cnn9': there is cnn4, cnn3, emosense8"),
-        ({"name": "cnn4", "drop": 0.1}, "cnn4 does not take its settings: .*unexpected keyword argument 'drop'"),
+        ({"name": "cnn9"}, "unknown network 'cnn9': choose from cnn4, cnn3, emosense8"),
+        ({"name": "cnn4", "drop": 0.1}, "cnn4 does not accept these settings: .*unexpected keyword argument 'drop'"),
         ({"name": "cnn4", "kernel_size": 0}, "kernel_size must be at least 1, got 0"),
         ({"name": "cnn4", "padding": "full"}, "padding must be valid or same, got 'full'"),
     ],

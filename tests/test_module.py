@@ -138,7 +138,7 @@ def test_channels_last_changes_the_layout_and_not_the_result():
 
 def test_an_optimizer_that_refuses_its_settings_is_told_in_a_sentence():
     model = ExpressionClassifier(NET, CLASSES, PREPROCESS, optimizer=partial(torch.optim.Adam, lr=-1))
-    with pytest.raises(InputError, match="the optimizer does not take its settings: Invalid learning rate: -1"):
+    with pytest.raises(InputError, match="the optimizer does not accept these settings: Invalid learning rate: -1"):
         model.configure_optimizers()
 
 
@@ -166,7 +166,7 @@ class TestCheckpointsFromAnywhere:
     def test_a_file_with_code_in_it_which_is_never_run(self, tmp_path):
         path, witness = tmp_path / "model.ckpt", tmp_path / "code_was_run"
         torch.save({"state_dict": {}, "hyper_parameters": Payload(witness)}, path)
-        with pytest.raises(InputError, match="holds more than weights and plain data and was not loaded"):
+        with pytest.raises(InputError, match="contains more than weights and plain data and was not loaded"):
             load_checkpoint(path)
         assert not witness.exists()
 

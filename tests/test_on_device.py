@@ -156,4 +156,4 @@ class TestDeviceLoader:
         device = torch.device("cuda")
         assert has_room(device, 400_000)
         assert not has_room(device, 600_000)
-        assert "do not stay on cuda, which has 0.0 GB free: they are copied batch by batch" in caplog.text
+        assert "do not fit on cuda, which has 0.0 GB free: they are copied batch by batch" in caplog.text

@@ -183,7 +183,7 @@ class TestSettings:
         ("settings", "message"),
         [
             ({"size": 0}, "size must be at least 1 pixel, got 0"),
-            ({"channels": 4}, r"channels must be 1 \(gray\) or 3 \(colour\), got 4"),
+            ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(colour\), got 4"),
             ({"clahe": 0}, "clahe must be a positive clip limit, or null, got 0"),
             ({"gaussian_kernel": 4}, "gaussian_kernel must be odd and positive, or null, got 4"),
             ({"gaussian_kernel": 0}, "gaussian_kernel must be odd and positive, or null, got 0"),

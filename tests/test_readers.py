@@ -435,7 +435,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize(
         ("dataset", "download"),
-        [("ckplus", "shuvoalok/ck-dataset"), ("fer2013", "msambare/fer2013"), ("folder", "one folder a class")],
+        [("ckplus", "shuvoalok/ck-dataset"), ("fer2013", "msambare/fer2013"), ("folder", "one folder per class")],
     )
     def test_missing_data_names_the_places_the_download_and_data_root(self, dataset, download, tmp_path, monkeypatch):
         monkeypatch.setenv("FER_DATA", str(tmp_path / "everything"))

@@ -84,7 +84,7 @@ def test_a_job_that_cannot_work_does_not_end_its_sweep_and_the_same_command_retr
 
     again = sweep(tmp_path, *jobs)
     assert again.returncode == 1
-    assert f"{name}: done before" in again.stdout
+    assert f"{name}: already done" in again.stdout
     assert results(tmp_path) == {name: result}
 
 
@@ -251,7 +251,7 @@ def test_a_search_tells_before_its_first_trial_that_nothing_is_validated_and_sur
     failing = sweep(tmp_path, *search, "protocol=official", "hydra.sweeper.n_trials=2", "model.net.kernel_size=7")
     assert failing.returncode == 1
     assert "Traceback" not in failing.stderr
-    assert "error: no trial of this search came to a result" in failing.stderr
+    assert "error: no trial of this search produced a result" in failing.stderr
     assert len(list(tmp_path.glob("sweep/*/failure.json"))) == 2
 
 
@@ -278,7 +278,7 @@ def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
 def test_a_job_of_a_sweep_may_not_start_several_processes(tmp_path):
     finished = sweep(tmp_path, *TINY, "trainer=ddp", "seed=0,1")
     assert finished.returncode == 1
-    assert "a job of a sweep has one device" in finished.stderr
+    assert "a job of a sweep uses one device" in finished.stderr
     assert not results(tmp_path)
 
 

@@ -157,7 +157,7 @@ def test_a_split_that_lacks_a_class_says_so(caplog, tmp_path, write_image, face)
     folders = (f"data.root={tmp_path / 'mine'}", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
     with caplog.at_level("WARNING"):
         train(compose_config("data=folder", *folders, *SMALL[3:], "logger=none", "trainer.max_epochs=1"))
-    assert "val has no image of class glad: a face taken for one counts as 0" in caplog.text
+    assert "val has no image of class glad: if a face is predicted as such a class, it counts as 0" in caplog.text
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -254,7 +254,7 @@ def test_a_run_that_goes_on_under_other_code_says_so(run, monkeypatch, caplog):
     assert "other code" not in caplog.text
     monkeypatch.setattr("fer_lightning.code_version.code_digest", lambda: "edited")
     run("logger=none", resume)
-    assert "last.ckpt was written by other code than this: the run will be of both" in caplog.text
+    assert "last.ckpt was written by another code version: this run mixes two code versions" in caplog.text
 
 
 def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unknown(run, tmp_path):
@@ -262,7 +262,7 @@ def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unkn
     moved = tmp_path / "moved"
     folder.rename(moved)
     for place in ("moved", "elsewhere"):
-        with pytest.raises(InputError, match="a run goes on where it began, so move it back"):
+        with pytest.raises(InputError, match="a run is resumed in its own folder, so move it back"):
             run("logger=none", f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}", folder=place)
     assert (moved / "result.json").exists()
 
@@ -284,7 +284,7 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
         (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
-        (["optimizer.lr=-1"], "the optimizer does not take its settings: Invalid learning rate"),
+        (["optimizer.lr=-1"], "the optimizer does not accept these settings: Invalid learning rate"),
         (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: val/loss, .*val/acc"),
         (["scheduler=plateau", "scheduler.monitor=typo"], "scheduler.monitor typo is not measured: val/loss"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
@@ -293,12 +293,12 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["model=seresnet_s", "model.net.drop_path=1.5"], "drop_path must be 0 to 1, got 1.5"),
         (["callbacks=ema", "callbacks.ema.decay=1"], "callbacks.ema.decay must be from 0 to below 1, got 1"),
         (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),
-        (["scheduler.pct_start=2"], "the scheduler does not take its settings"),
-        (["+protocol.bogus=1"], "the protocol does not take its settings: .*bogus"),
-        (["+data.reader.bogus=1"], "the reader does not take its settings: .*bogus"),
+        (["scheduler.pct_start=2"], "the scheduler does not accept these settings"),
+        (["+protocol.bogus=1"], "the protocol does not accept these settings: .*bogus"),
+        (["+data.reader.bogus=1"], "the reader does not accept these settings: .*bogus"),
         (["data.num_workers=-1"], "data.num_workers must be at least 0"),
-        (["trainer.limit_val_batches=0"], "val chooses the best epoch, so it is measured after each"),
-        (["+trainer.check_val_every_n_epoch=2"], "val chooses the best epoch, so it is measured after each"),
+        (["trainer.limit_val_batches=0"], "val chooses the best epoch, so it must be measured after each"),
+        (["+trainer.check_val_every_n_epoch=2"], "val chooses the best epoch, so it must be measured after each"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
     first = finished_run / "checkpoints" / "best.ckpt"
     caplog.set_level("INFO")
     folder = run(f"model.init_from={first}", "callbacks=finetune", "trainer.max_epochs=1")
-    assert f"weights of {first}, but for head.4.bias, head.4.weight" in caplog.text
+    assert f"initialised from {first}, except head.4.bias, head.4.weight" in caplog.text
     started, ended = (torch.load(path, weights_only=True)["state_dict"] for path in (first, last_checkpoint(folder)))
     changed = {name for name in started if not torch.equal(started[name], ended[name])}
     assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one

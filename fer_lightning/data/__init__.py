@@ -1,1 +1,1 @@
-"""Readers (one file per dataset), splits, the decoded cache, augmentation's seeds and the DataModule."""
+"""Readers (one file per dataset), splits, the cache of decoded images, seeded augmentation and the DataModule."""

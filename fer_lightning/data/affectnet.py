@@ -1,8 +1,8 @@
-"""AffectNet (Mollahosseini et al., 2019): web faces in colour, 8 expressions, in each of the layouts it is found in.
+"""AffectNet (Mollahosseini et al., 2019): web faces in colour, 8 expressions, in any of its usual layouts.
 
-* official: `train_set/` and `val_set/`, each with `images/<id>.jpg` and `annotations/<id>_exp.npy` (0 to 7; 8 to 10 say
-  that there is no expression to name). Its validation split is what papers report on, so it is `test` here.
-* Kaggle: `labels.csv` with the columns `pth` and `label` beside class folders, which may say otherwise than the file.
+* official: `train_set/` and `val_set/`, each with `images/<id>.jpg` and `annotations/<id>_exp.npy` (0 to 7; 8 to 10
+  mean that there is no expression to name). Papers report on its validation split, so it is `test` here.
+* Kaggle: `labels.csv` with the columns `pth` and `label`, beside class folders whose names may contradict it.
 * class folders, with or without a train/val/test level.
 """
 
@@ -32,7 +32,7 @@ CSV_NAME = "labels.csv"
 
 
 class _Labels(NamedTuple):
-    """What a layout says: an image's path and its expression's word each, and its split where there is one."""
+    """The labels of a layout: for each image its path, the word of its expression, and its split if there is one."""
 
     names: list[str]
     words: list[str]
@@ -43,11 +43,11 @@ def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] | s
     """Index AffectNet, zip or unpacked.
 
     Args:
-        root: Where it lies; None looks in `data/affectnet`, then `$FER_DATA/affectnet`.
-        exclude: Classes left out: `contempt` gives what papers call AffectNet-7.
+        root: Folder or zip; None looks in `data/affectnet`, then `$FER_DATA/affectnet`.
+        exclude: Classes to leave out: `contempt` gives what papers call AffectNet-7.
 
     Raises:
-        InputError: Nothing there, an expression of another name or number, a class without images.
+        InputError: The dataset is not found, an expression has an unknown name or number, or a class has no images.
     """
     classes = {canonical(name) for name in ([exclude] if isinstance(exclude, str) else exclude)}
     if unknown := classes - set(AFFECTNET_CLASSES):
@@ -65,7 +65,7 @@ def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] | s
     class_names = tuple(name for name in AFFECTNET_CLASSES if name not in classes)
     if missing := set(class_names) - set(labels.words):
         raise InputError(
-            f"{tree.path} has no image of class {', '.join(sorted(missing))}: complete the download, or say "
+            f"{tree.path} has no image of class {', '.join(sorted(missing))}: complete the download, or set "
             f"'data.reader.exclude=[{','.join(sorted(missing | classes))}]'"
         )
     kept = [i for i, word in enumerate(labels.words) if word not in classes]
@@ -82,7 +82,7 @@ def read_affectnet(root: str | Path | None = None, *, exclude: Sequence[str] | s
 
 
 def _labels(tree: FileTree) -> _Labels:
-    """As the layout that is there has them."""
+    """The labels, read from whichever layout is found."""
     if annotations := [match for name in tree.names if (match := ANNOTATION.search(name))]:
         return _official(tree, annotations)
     if csv_names := list(filter(_is_csv, tree.names)):
@@ -119,7 +119,7 @@ def _image(annotation: re.Match[str]) -> str:
 
 
 def _number(tree: FileTree, name: str) -> int:
-    """The expression in one annotation, which AffectNet keeps as a number or as its text."""
+    """The expression in one annotation, which AffectNet stores as a number or as text."""
     content = io.BytesIO(tree.read(name))
     try:
         number = int(str(np.lib.format.read_array(content, allow_pickle=False)))

@@ -1,4 +1,4 @@
-"""What a command says of its data before it begins."""
+"""What a command prints about its data before it begins."""
 
 import logging
 
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 @rank_zero_only
 def announce(datamodule: FaceDataModule) -> None:
-    """Say how many images each split has, and what the numbers measured on them are worth.
+    """Print how many images each split has, and warn about limits of the numbers measured on them.
 
     Raises:
-        InputError: Neither val nor test has an image, so that nothing could be measured.
+        InputError: Neither val nor test has images, so nothing can be measured.
     """
     if not datamodule.has("val") and not datamodule.has("test"):
         raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
@@ -24,8 +24,8 @@ def announce(datamodule: FaceDataModule) -> None:
     log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
     if datamodule.split.leaks:
         log.warning(
-            "protocol %s lets near-copies and the same people into both train and test: its numbers only compare with "
-            "papers that split so",
+            "protocol %s puts near-copies and the same people into both train and test: compare its numbers only with "
+            "papers that split in the same way",
             datamodule.split.protocol,
         )
     if not datamodule.has("test"):
@@ -35,7 +35,7 @@ def announce(datamodule: FaceDataModule) -> None:
         missing = datamodule.classes_missing_from(stage)
         if datamodule.has(stage) and missing:
             log.warning(
-                "%s has no image of class %s: a face taken for one counts as 0 in the macro scores",
+                "%s has no image of class %s: if a face is predicted as such a class, it counts as 0 in macro scores",
                 stage,
                 ", ".join(missing),
             )

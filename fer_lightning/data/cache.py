@@ -1,10 +1,10 @@
-"""Every image decoded once, into one memory-mapped array of bytes on disk; too many for that, whenever it is needed.
+"""Every image decoded once, into one memory-mapped array of bytes on disk; or, if there are too many, on demand.
 
 A cache is a folder `<dataset>-<key>/` with `images.npy`, uint8 (N, S, S) or (N, S, S, 3), `digests.npy`, uint8 (N, 16),
-hashes of the pixels as they were before resizing, and `skipped.json`. Where the images are decoded on demand, the first
-is missing, but each was decoded once for the other two. The key is a hash of the source's files and of the
-preprocessing, so that a change of either builds another one. It is built under a temporary name and renamed when
-complete; a second run that wants the same cache waits for the first.
+hashes of the pixels before resizing, and `skipped.json`. If images are decoded on demand, `images.npy` is missing, but
+each image was decoded once for the other two files. The key is a hash of the source's files and of the preprocessing,
+so that a change of either builds a new cache. It is built under a temporary name and renamed when complete; a second
+run that needs the same cache waits for the first.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ class FaceCache:
     """A complete cache on disk.
 
     Attributes:
-        images: The file of the array, one row for each image of the index, or what decodes them on demand.
-        digests: uint8 (N, 16), a hash of each image as the dataset has it, whatever its size here.
-        skipped: Images that do not decode, position in the index -> why; their rows are blank.
+        images: The file of the array, one row for each image of the index, or an object that decodes them on demand.
+        digests: uint8 (N, 16), a hash of each image in its original size.
+        skipped: Images that cannot be decoded, position in the index -> reason; their rows are blank.
     """
 
     images: "Path | DecodedOnDemand"
@@ -44,17 +44,17 @@ class FaceCache:
 
     @property
     def on_demand(self) -> bool:
-        """Whether images are too many to be kept, so that each is decoded whenever it is needed."""
+        """Whether there are too many images to keep, so that each is decoded when it is needed."""
         return isinstance(self.images, DecodedOnDemand)
 
     def open(self) -> "np.ndarray | DecodedOnDemand":
-        """Map the images into memory, read-only, or give what decodes those that are asked for by an index array."""
+        """Map the images into memory, read-only, or return an object that decodes the rows of an index array."""
         return np.load(self.images, mmap_mode="r") if isinstance(self.images, Path) else self.images
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedOnDemand:
-    """Stands for the array of images (N, S, S) or (N, S, S, 3), of which it knows to give rows."""
+    """Stands in for the array of images (N, S, S) or (N, S, S, 3): indexing it decodes the rows."""
 
     index: FaceIndex
     preprocess: Preprocess
@@ -66,7 +66,7 @@ class DecodedOnDemand:
 
 @dataclass(frozen=True)
 class Faces:
-    """The rows of some images, read when they are asked for by their positions among these."""
+    """A selection of images, read when they are indexed by their positions in the selection."""
 
     images: np.ndarray | DecodedOnDemand
     rows: np.ndarray
@@ -86,14 +86,14 @@ def cached_faces(
     """Find the cache of a dataset under a preprocessing, or build it.
 
     Args:
-        index: Of the dataset.
+        index: Index of the dataset.
         preprocess: Its `prepare` is applied to each image.
-        cache_dir: Where caches lie.
-        on_bad_image: Whether an image that does not decode is an error, or is listed.
-        most_gb: The most that the decoded images may take; beyond it they are decoded on demand.
+        cache_dir: Folder of all caches.
+        on_bad_image: `fail` raises an error for an image that cannot be decoded, `skip` lists it.
+        most_gb: Largest size of the decoded images; above it they are decoded on demand.
 
     Raises:
-        InputError: An image does not decode and `on_bad_image` is `fail`, or `cache_dir` cannot be written.
+        InputError: An image cannot be decoded and `on_bad_image` is `fail`, or `cache_dir` cannot be written.
     """
     if on_bad_image not in ("fail", "skip"):
         raise InputError(f"data.on_bad_image must be fail or skip, got {on_bad_image!r}")
@@ -122,7 +122,7 @@ def cached_faces(
 
 
 def _shape(preprocess: Preprocess) -> tuple[int, ...]:
-    """Of one prepared image."""
+    """The shape of one prepared image."""
     side = preprocess.size
     return (side, side) if preprocess.channels == 1 else (side, side, preprocess.channels)
 
@@ -134,7 +134,7 @@ def _key(index: FaceIndex, preprocess: Preprocess, keeps_images: bool) -> str:
 
 def _build(index: FaceIndex, preprocess: Preprocess, place: Path, on_bad_image: str, keeps_images: bool) -> None:
     building = place.with_name(f"{place.name}-building")  # one at a time: the lock is held
-    shutil.rmtree(building, ignore_errors=True)  # of a build that was killed
+    shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed
     building.mkdir()
     try:
         path = building / "images.npy" if keeps_images else Path(os.devnull)
@@ -149,11 +149,11 @@ def _build(index: FaceIndex, preprocess: Preprocess, place: Path, on_bad_image: 
 def _decode(
     index: FaceIndex, preprocess: Preprocess, path: Path, on_bad_image: str
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Write all images to a .npy file, in order, and return their digests and those that do not decode."""
+    """Write all images to a .npy file, in order, and return their digests and those that cannot be decoded."""
     shape = _shape(preprocess)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(index.names), *shape)}
     digests, skipped = np.zeros((len(index.names), 16), np.uint8), {}
-    # Plain writes, not a memory map: a full disk is then an error here and not a bus error later.
+    # Plain writes, not a memory map: a full disk then raises an error here instead of a bus error later.
     with path.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for i in track(range(len(index.names)), description=f"Decoding {index.dataset}"):
@@ -171,7 +171,7 @@ def _decode(
 
 
 def _digest(image: np.ndarray) -> np.ndarray:
-    """Of the pixels; a gray picture has the same however its file keeps it."""
+    """A hash of the pixels; a grey image has the same one whether its file stores one channel or three."""
     if image.ndim == 3 and (image == image[..., :1]).all():
         image = image[..., 0]
     content = repr(image.shape).encode() + image.tobytes()

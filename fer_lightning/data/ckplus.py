@@ -1,7 +1,7 @@
-"""CK+ (Lucey et al., 2010) as the CK+48 download: the last three frames of 327 posed sequences, 48 x 48 gray.
+"""CK+ (Lucey et al., 2010) as the CK+48 download: the last three frames of 327 posed sequences, 48 x 48 grey.
 
-`CK+48/<class>/S<subject>_<sequence>_<frame>.png`: 981 images of 118 subjects. Neighbouring frames are near copies and
-the same people pose several expressions, so only a split by subject says how a stranger's face would fare.
+`CK+48/<class>/S<subject>_<sequence>_<frame>.png`: 981 images of 118 subjects. Neighbouring frames are near-copies and
+the same people pose several expressions, so only a split by subject shows how well new people are recognised.
 """
 
 import re
@@ -21,10 +21,11 @@ def read_ckplus(root: str | Path | None = None) -> FaceIndex:
     """Index CK+48, zip or unpacked.
 
     Args:
-        root: Where it lies; None looks in `data/ckplus`, then `$FER_DATA/ckplus`.
+        root: Folder or zip; None looks in `data/ckplus`, then `$FER_DATA/ckplus`.
 
     Raises:
-        InputError: Nothing there, an image outside the seven classes, or a file name without subject and sequence.
+        InputError: The dataset is not found, an image is outside the seven classes, or a file name lacks its subject or
+            sequence.
     """
     tree = find_tree(
         "ckplus",

@@ -35,21 +35,21 @@ class FaceDataModule(L.LightningDataModule):
     """Read, decode once, split, and load a dataset.
 
     Args:
-        reader: Gives the FaceIndex; called with `root` where that is set.
-        protocol: Splits it.
-        preprocess: Settings of `Preprocess`.
-        augmentation: Applied to training images only: albumentations' to each, or a module to whole batches on the
-            training device, where the bytes then stay if it is a GPU with room for them.
-        root: Where the dataset lies; None looks in the reader's own places.
-        batch_size: Per process.
-        num_workers: Loader processes; None takes up to 8 beside a GPU or where images are decoded on demand, and else
-            0, since on a CPU they would compete with the network for the same cores.
-        cache_dir: Where decoded images are kept.
-        cache_gb: The most they may take there; beyond it each is decoded whenever it is needed, by the workers.
+        reader: Function that returns the FaceIndex; called with `root` if that is set.
+        protocol: Function that splits the FaceIndex.
+        preprocess: Preprocessing of all images.
+        augmentation: Applied to training images only: albumentations to each image, or a module to whole batches on the
+            training device; on a GPU with enough memory the image bytes then stay there.
+        root: Folder or zip of the dataset; None looks in the reader's default places.
+        batch_size: Images per batch and process.
+        num_workers: Loader processes; None takes up to 8 with a GPU or if images are decoded on demand, and else 0,
+            since on a CPU they would compete with the network for the same cores.
+        cache_dir: Folder of the decoded images.
+        cache_gb: Largest size of the decoded images there; above it, workers decode each image when it is needed.
         oversample: From 0, where an epoch shows each training image once, to 1, where it draws every class equally
-            often; between, a class with n images is drawn in proportion to n^(1 - oversample).
-        on_bad_image: `fail` stops at an image that does not decode, `skip` leaves it out and lists it.
-        seed: Of the order and the augmentations.
+            often; in between, a class with n images is drawn in proportion to n^(1 - oversample).
+        on_bad_image: `fail` stops at an image that cannot be decoded, `skip` omits and lists it.
+        seed: Seed of the image order and the augmentations.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FaceDataModule(L.LightningDataModule):
 
     @cached_property
     def split(self) -> Split:
-        """Index arrays into `index`, of images that decode."""
+        """Index arrays into `index`, of images that can be decoded."""
         decoded = np.setdiff1d(np.arange(len(self.index.names)), list(self.cache.skipped))
         with settings_of("the protocol"):
             split = self.protocol(self.index.select(decoded))
@@ -123,7 +123,7 @@ class FaceDataModule(L.LightningDataModule):
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """With the training split's mean and standard deviation filled in where they are needed."""
+        """The preprocessing, with the training split's mean and standard deviation filled in if they are needed."""
         if not self._preprocess.lacks_statistics:
             return self._preprocess
         spread = self.split.train[:: max(1, len(self.split.train) // ENOUGH_FOR_STATISTICS)]
@@ -131,7 +131,7 @@ class FaceDataModule(L.LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In label order."""
+        """Class names, in label order."""
         return self.index.class_names
 
     def has(self, stage: str) -> bool:
@@ -143,13 +143,13 @@ class FaceDataModule(L.LightningDataModule):
         return np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
 
     def class_counts_drawn(self) -> np.ndarray:
-        """How many images of each class an epoch draws, float (K,): as many as there are without `oversample`."""
+        """How many images of each class an epoch draws, float (K,); without `oversample`, all of them."""
         counts = self.class_counts("train").astype(float)
         drawn = counts ** (1 - self.oversample) * (counts > 0)
         return drawn * counts.sum() / drawn.sum()
 
     def classes_missing_from(self, stage: str) -> list[str]:
-        """Classes of which a split has no image."""
+        """Classes without an image in a split."""
         return [name for name, count in zip(self.class_names, self.class_counts(stage), strict=True) if count == 0]
 
     def faces(self, indices: np.ndarray) -> Faces:
@@ -157,7 +157,7 @@ class FaceDataModule(L.LightningDataModule):
         return Faces(self.cache.open(), indices)
 
     def has_twin_in_train(self, indices: np.ndarray) -> np.ndarray:
-        """Whether the exact pixels of the images at these positions stand in `train`, bool (N,)."""
+        """Whether `train` contains the exact pixels of the images at these positions, bool (N,)."""
         known = {digest.tobytes() for digest in self.cache.digests[self.split.train]}
         return np.array([self.cache.digests[i].tobytes() in known for i in indices], bool)
 
@@ -166,7 +166,7 @@ class FaceDataModule(L.LightningDataModule):
         _ = self.cache
 
     def dataset(self, stage: str, *, augmented: bool = False) -> FaceDataset:
-        """One split's images; where whole batches are augmented, as bytes that the device augments."""
+        """One split's images; as bytes for the device to augment, if whole batches are augmented."""
         on_device = augmented and isinstance(self.augmentation, nn.Module)
         return FaceDataset(
             self.cache,
@@ -205,12 +205,12 @@ class FaceDataModule(L.LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What was trained and measured on: protocol, and for each split counts and a hash of pixels and labels.
+        """The data used for training and measuring: protocol, and counts and a hash of pixels and labels per split.
 
-        The hash depends neither on file names or order, so that a zip, its folder and the csv of the same pixels agree,
-        nor on the preprocessing, so that networks of other input sizes can be compared on it; that of a split's
-        `pixels` does not depend on the labels either. `duplicates` counts the images of a split whose exact pixels are
-        also in `train`.
+        The hash does not depend on file names or order, so that a zip, its folder and the csv of the same pixels agree,
+        nor on the preprocessing, so that networks with other input sizes can be compared; a split's hash `pixels` does
+        not depend on the labels either. `duplicates` counts the images of a split whose exact pixels are also in
+        `train`.
         """
         digests = {stage: self._digests(getattr(self.split, stage)) for stage in STAGES}
         known = {digest[:16] for digest in digests["train"]}
@@ -225,7 +225,7 @@ class FaceDataModule(L.LightningDataModule):
         }
 
     def _digests(self, indices: np.ndarray) -> list[bytes]:
-        """For each image the 16 bytes of its pixels' hash, then its label."""
+        """For each image, the 16 bytes of its pixel hash followed by its label."""
         return [self.cache.digests[i].tobytes() + int(self.index.targets[i]).to_bytes(2) for i in indices]
 
     def _summary(self, stage: str, digests: list[bytes]) -> dict[str, Any]:
@@ -269,7 +269,7 @@ class FaceDataModule(L.LightningDataModule):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=on_gpu,
-            generator=torch.Generator(),  # its own: what a loader draws must not shift the network's dropout
+            generator=torch.Generator(),  # a separate one: draws of a loader must not shift the network's dropout
         )
 
 

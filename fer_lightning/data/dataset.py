@@ -1,4 +1,4 @@
-"""The images of a split by the batch, and their order.   Shapes: N batch, M images of a split, C channels, S side."""
+"""The images of a split in batches, and their order.   Shapes: N batch, M images of a split, C channels, S side."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,16 +16,16 @@ from fer_lightning.seeding import seed_from
 
 
 class FaceDataset(Dataset):
-    """Whole batches of prepared images, augmented if asked, then filtered and, unless asked for as bytes, scaled.
+    """Whole batches of prepared images, optionally augmented, then filtered and, except with `as_bytes`, scaled.
 
     Args:
         cache: Decoded images.
-        indices: Positions in the FaceIndex that this dataset is made of, int64.
-        targets: Of the whole FaceIndex.
-        preprocess: Its `finish` is applied last.
-        augmentation: Applied to each uint8 image; None for none.
+        indices: Positions in the FaceIndex of this dataset's images, int64.
+        targets: Targets of the whole FaceIndex.
+        preprocess: Preprocessing, whose `finish` is applied last.
+        augmentation: Applied to each uint8 image; None for no augmentation.
         as_bytes: Leave the scaling to the device: the batch's images are uint8.
-        seed: With the epoch and the batch it decides every random draw, whichever worker makes it.
+        seed: Determines, with the epoch and the batch, every random draw, whichever worker makes it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FaceDataset(Dataset):
         return self.cache.open()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker that is sent this dataset maps the images itself: pickling the map would send every pixel."""
+        """Leave out the memory map, which each worker opens itself: pickling it would send every pixel."""
         return {name: value for name, value in self.__dict__.items() if name != "_images"}
 
     def __len__(self) -> int:
@@ -77,19 +77,19 @@ class FaceDataset(Dataset):
         images = self._images[self.indices[[position for _, position in draws]]]
         if self.augmentation is None:
             return images
-        # albumentations keeps a generator of its own, which neither seed_everything nor a worker's seed reaches.
+        # albumentations has a random generator of its own, which neither seed_everything nor a worker's seed sets.
         epoch, first = draws[0]
         self.augmentation.set_random_seed(seed_from(self.seed, epoch, first))
         return np.stack([self.augmentation(image=image)["image"] for image in images])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, position) pairs of one process, the order a function of seed and epoch alone.
+    """(epoch, position) pairs for one process, in an order that depends only on seed and epoch.
 
-    Pairs carry the epoch to loader workers, which outlive it or are started anew, and know it in neither case. In order
-    (`shuffle=False`), the processes share out every position exactly once, so that none is counted twice in a metric;
-    shuffled, each gets equally many, as gradients need, and up to world_size - 1 are left out of an epoch. With
-    `weights`, adding up to 1, a shuffled epoch draws positions with replacement instead.
+    The pairs tell loader workers the epoch, which they would not know otherwise. Without shuffling, the processes share
+    all positions exactly once, so that none is counted twice in a metric; with shuffling, each process gets the same
+    number, as gradients need, and up to world_size - 1 positions are left out of an epoch. With `weights`, which add up
+    to 1, a shuffled epoch draws positions with replacement instead.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ chin, 20 stretches the lips, 23 tightens them, 25 parts them, 26 drops the jaw.
 
 Face units: the origin lies between the eyes and the nose, x runs to the right, y down; the skull ends at y = -1, the
 relaxed chin at y = 1. The coefficient of an action unit says how far it moves a point, in these units, at intensity 1;
-they were set by eye, on contact sheets. Tones are gray levels; most are fractions of the subject's skin.
+they were set by eye, on contact sheets. Tones are grey levels; most are fractions of the subject's skin.
 """
 
 import functools
@@ -37,10 +37,10 @@ PROTOTYPES: dict[str, dict[int, float]] = {
     "neutral": {},
 }
 ACTION_UNITS = sorted({unit for prototype in PROTOTYPES.values() for unit in prototype})
-# What the prototype is multiplied by, drawn for each image: at the lower bound it is hard to tell from a neutral face.
+# Factor of the prototype, drawn for each image: at the lower bound it is hard to tell from a neutral face.
 STRENGTH = (0.4, 1.0)
 
-# The bounds between which subjects differ: tones in gray levels, lengths and positions in face units.
+# The ranges in which subjects differ: tones in grey levels, lengths and positions in face units.
 IDENTITY = {
     "skin": (130, 215),
     "hair": (15, 110),
@@ -174,7 +174,9 @@ def _draw_eyes(sketch: _Sketch, who: SimpleNamespace, au: Muscles, gaze: np.ndar
     iris = np.stack([0.078 * CIRCLE + gaze] * 2)
     across = iris[0, :, 0] / half
     middle, bulge = np.outer([-tilt, tilt], across), 1 - across**2
-    iris[:, :, 1] = np.clip(iris[:, :, 1], middle - upper * bulge, middle + lower * bulge)  # what the lids leave
+    iris[:, :, 1] = np.clip(
+        iris[:, :, 1], middle - upper * bulge, middle + lower * bulge
+    )  # clip the iris to the opening between the lids
     sketch.fill(np.concatenate([upper_lid, lower_lid[:, ::-1]], axis=1), 150 + 0.42 * who.skin)
     sketch.fill(iris + centres, who.iris)
     sketch.fill(0.5 * (iris + gaze) + centres, 10)  # pupil
@@ -309,9 +311,9 @@ def render_face(expression: int, *, subject: int, seed: int, size: int = 48) -> 
 
     Args:
         expression: Index into `FER2013_CLASSES`.
-        subject: Who is seen; any number from 0 on is another person.
-        seed: Of all that is not the subject: how strong the expression is, pose, light, occlusion, camera. The same
-            seed with another expression or subject is the same snapshot of it.
+        subject: Number of the person, from 0.
+        seed: Seed of everything except the subject: strength of the expression, pose, light, occlusion, camera. The
+            same seed with another expression or subject gives the same snapshot of it.
         size: Side of the image in pixels.
 
     Returns:

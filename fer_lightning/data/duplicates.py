@@ -1,4 +1,4 @@
-"""Pictures that are the same, or nearly.   Shapes: N images, S side in pixels."""
+"""Finding identical and nearly identical images.   Shapes: N images, S side in pixels."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from rich.progress import track
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-SIDE = 24  # pixels that pictures are compared at: enough for a face, and blind to JPEG's noise
+SIDE = 24  # side in pixels at which images are compared: enough for a face, and insensitive to JPEG noise
 BLOCK = 1024  # rows that are compared with all others at a time
-FLAT = 2.0  # standard deviation, of 255, below which a picture shows nothing
+FLAT = 2.0  # standard deviation, of 255, below which an image shows nothing
 
 
 class Pairs(NamedTuple):
-    """Alike images: positions first < second, their correlation, and whether one is the other's mirror image; (P,)."""
+    """Similar images: positions first < second, their correlation, and whether one mirrors the other; (P,) each."""
 
     first: np.ndarray
     second: np.ndarray
@@ -23,13 +23,13 @@ class Pairs(NamedTuple):
 
 
 def alike(images: np.ndarray, *, threshold: float) -> Pairs:
-    """Find all pairs whose pixels correlate at least so much, as they are or mirrored.
+    """Find all pairs whose pixels correlate at least as much as `threshold`, as they are or mirrored.
 
-    Every pair is compared, at 24 x 24 pixels, so none is missed; flat images are like nothing.
+    Every pair is compared, at 24 x 24 pixels, so none is missed; flat images match nothing.
 
     Args:
         images: uint8 (N, S, S) or BGR (N, S, S, 3).
-        threshold: Of Pearson's correlation, at most 1.
+        threshold: Smallest Pearson correlation, at most 1.
     """
     upright = _normalised(images)
     mirrored = _normalised(images[:, :, ::-1])
@@ -48,7 +48,7 @@ def alike(images: np.ndarray, *, threshold: float) -> Pairs:
 
 
 def identical(digests: np.ndarray) -> Pairs:
-    """Pair each image with the first that has the same digest, uint8 (N, 16): flat ones too."""
+    """Pair each image, flat ones too, with the first image that has the same digest, uint8 (N, 16)."""
     _, firsts, group = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     first = firsts[group.reshape(-1)]
     second = np.flatnonzero(first != np.arange(len(digests)))
@@ -56,19 +56,19 @@ def identical(digests: np.ndarray) -> Pairs:
 
 
 def groups(pairs: Pairs, count: int) -> np.ndarray:
-    """The group of each of `count` images, int64 (N,): two are in one where pairs lead from one to the other."""
+    """The group of each of `count` images, int64 (N,): images connected by a chain of pairs share a group."""
     graph = coo_array((np.ones(len(pairs.first)), (pairs.first, pairs.second)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def flat(images: np.ndarray) -> np.ndarray:
-    """Positions of images that show next to nothing."""
+    """Positions of images that show almost nothing."""
     spread = images.reshape(len(images), images.shape[1] * images.shape[2], -1).std(axis=1)  # of each channel
     return np.flatnonzero(spread.max(axis=1) < FLAT)
 
 
 def _normalised(images: np.ndarray) -> np.ndarray:
-    """Small, gray, of mean 0 and length 1: float32 (N, 576), whose products are correlations; flat ones are 0."""
+    """Small grey images of mean 0 and length 1, float32 (N, 576): dot products are correlations; flat ones are 0."""
     gray = (image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images)
     small = np.array(
         [cv2.resize(np.ascontiguousarray(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in gray]

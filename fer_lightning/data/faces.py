@@ -1,4 +1,4 @@
-"""What a reader returns: every face of a dataset by name and label, with no pixel decoded yet."""
+"""What a reader returns: every face of a dataset by name and label, with no image decoded yet."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ class FaceIndex:
     """The faces of one dataset.
 
     Attributes:
-        dataset: Its name: `ckplus`, `fer2013`, ...
-        class_names: In label order.
-        names: One per image, unique: the file's path below the root, or the row of a csv.
+        dataset: Name of the dataset: `ckplus`, `fer2013`, ...
+        class_names: Class names, in label order.
+        names: Unique name of each image: the file's path below the root, or the row of a csv.
         targets: int64 (N,), indices into `class_names`.
         read: Decodes image i to uint8 (H, W) or BGR (H, W, 3); raises BadImageError.
-        source_key: Changes when the files behind `read` do.
-        splits: The dataset's own split of each image, `train`, `val` or `test`; None where it has none.
-        subjects: Who is seen; None where the dataset does not say.
-        sequences: Which recording an image was taken from; None likewise.
+        source_key: Key that changes when the files behind `read` change.
+        splits: The dataset's own split of each image, `train`, `val` or `test`; None if it has none.
+        subjects: The person in each image; None if the dataset does not say.
+        sequences: The recording from which each image was taken; None if the dataset does not say.
     """
 
     dataset: str

@@ -1,7 +1,7 @@
-"""FER2013 (Goodfellow et al., 2013): 35,887 web faces, 48 x 48 gray, with an official three-way split.
+"""FER2013 (Goodfellow et al., 2013): 35,887 web faces, 48 x 48 grey, with an official three-way split.
 
-The split's own names are Training, PublicTest and PrivateTest. Training is trained on, PublicTest chosen by and
-PrivateTest reported once: they are `train`, `val` and `test` from here on, never the other way round.
+Its parts are called Training, PublicTest and PrivateTest. Training is for training, PublicTest for choosing the epoch,
+and PrivateTest is reported once: from here on they are always `train`, `val` and `test`.
 """
 
 import re
@@ -28,10 +28,10 @@ def read_fer2013(root: str | Path | None = None) -> FaceIndex:
     """Index FER2013 from its image folders or its csv, zip or unpacked.
 
     Args:
-        root: Where it lies; None looks in `data/fer2013`, then `$FER_DATA/fer2013`.
+        root: Folder or zip; None looks in `data/fer2013`, then `$FER_DATA/fer2013`.
 
     Raises:
-        InputError: Nothing there, an unknown class or split, or a label out of range.
+        InputError: The dataset is not found, a class or split is unknown, or a label is out of range.
     """
     tree = find_tree(
         "fer2013",
@@ -65,7 +65,7 @@ def _index_folders(tree: FileTree) -> FaceIndex:
 
 
 def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
-    """Index `emotion, pixels, Usage`, in any order and with the blanks that icml_face_data.csv has before its names."""
+    """Index the columns `emotion, pixels, Usage`, in any order, with or without icml_face_data.csv's leading spaces."""
     table = _Csv(tree, csv_name)
     rows = table.columns(["emotion", "Usage"])
     usages = rows["Usage"].astype(str).str.strip()
@@ -94,18 +94,18 @@ def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
 
 
 class _Csv:
-    """fer2013.csv or icml_face_data.csv; the pixels, 290 MB of text, are read only when an image is asked for."""
+    """fer2013.csv or icml_face_data.csv; the pixels, 290 MB of text, are read only when an image is needed."""
 
     def __init__(self, tree: FileTree, csv_name: str) -> None:
         self._tree = tree
         self._csv_name = csv_name
 
     def name(self, row: int) -> str:
-        """As an editor numbers lines: the header is line 1."""
+        """The line number as in an editor: the header is line 1."""
         return f"line {row + 2}"
 
     def columns(self, wanted: list[str]) -> pd.DataFrame:
-        """The wanted columns, by their names without blanks around them."""
+        """The wanted columns, by their names without surrounding spaces."""
         table = self._tree.read_csv(self._csv_name, usecols=lambda column: column.strip() in wanted, index_col=False)
         table.columns = table.columns.str.strip()
         if missing := [column for column in wanted if column not in table]:
@@ -119,10 +119,10 @@ class _Csv:
         return self.columns(["pixels"])["pixels"]
 
     def image(self, row: int) -> np.ndarray:
-        """Image of one row, uint8 (48, 48)."""
+        """The image of one row, uint8 (48, 48)."""
         words = str(self._pixels[row]).split()
         if row == len(self._pixels) - 1:
-            del self._pixels  # the whole text, which nobody asks for again after the last row
+            del self._pixels  # frees the text, which is not needed after the last row
         if len(words) != SIDE * SIDE:
             raise BadImageError(
                 self.name(row), f"of {self._csv_name} has {len(words)} pixels; it must have {SIDE * SIDE}"

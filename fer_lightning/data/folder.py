@@ -26,23 +26,23 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
     """Index a folder (or zip) of class folders; the classes are the folders' names, sorted.
 
     Args:
-        root: Where it lies; None looks in `data/folder`, then `$FER_DATA/folder`.
+        root: Folder or zip; None looks in `data/folder`, then `$FER_DATA/folder`.
 
     Raises:
-        InputError: No image there, images outside a class folder, fewer than two classes.
+        InputError: There are no images, images outside class folders, or fewer than two classes.
     """
     tree = find_tree(
         "folder",
         root,
         holds=lambda name: "/" in name,
         expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
-        download="or collect images into one folder a class",
+        download="a dataset or collect images into one folder per class",
     )
     return index_class_folders(tree, "folder")
 
 
 def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
-    """Index the images of a tree by the folders they lie in; raises InputError as `read_folder`."""
+    """Index the images of a tree by their folders; raises InputError as `read_folder` does."""
     names = tree.images()
     if empty := [folder for folder in tree.empty_folders() if folder != "./"]:
         raise InputError(f"{tree.path}: the folder {', '.join(empty)} is empty; fill it or remove it")
@@ -72,14 +72,14 @@ def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
 
 
 def _without_common_level(parts: list[list[str]]) -> list[list[str]]:
-    """Drop a folder that every image lies in, as an archive's own name above its classes."""
+    """Drop folders that contain every image, such as an archive's own name above its classes."""
     while len({part[0] for part in parts if part}) == 1 and any(len(part) > 1 for part in parts):
         parts = [part[1:] for part in parts]
     return parts
 
 
 def _has_splits(tree: FileTree, names: list[str], parts: list[list[str]]) -> bool:
-    """Whether the level above the classes is train, val and test; a mixture of both layouts is refused."""
+    """Whether the level above the classes is train, val and test; a mixture of the two layouts is refused."""
     in_split = [len(part) > 1 and part[0].lower() in SPLITS for part in parts]
     if any(in_split) and not all(in_split):
         raise InputError(

@@ -1,6 +1,6 @@
-"""The input path on the training device: bytes that stay there, and augmentation of whole batches.
+"""Input on the training device: image bytes that stay there, and augmentation of whole batches.
 
-Shapes: M images of a split, N of a batch, C channels, S side in pixels.
+Shapes: M images of a split, N images of a batch, C channels, S side in pixels.
 """
 
 import logging
@@ -16,13 +16,13 @@ from fer_lightning.data.batch import FaceBatch
 
 log = logging.getLogger(__name__)
 
-MOST = 0.5  # of the device's free memory that a split may take
+MOST = 0.5  # largest share of the device's free memory that a split may take
 
 
 class BatchAugmentation(nn.Sequential):
-    """kornia's augmentations, one after the other, of images (N, C, S, S) from 0 to 1; each image draws its own.
+    """kornia's augmentations in sequence, for images (N, C, S, S) from 0 to 1; random draws differ for each image.
 
-    They draw from torch's generator, which every epoch seeds, so that a run repeats and resumes exactly.
+    They use torch's generator, which is seeded at every epoch, so that a run can be repeated and resumed exactly.
     """
 
     def __init__(self, transforms: Iterable[nn.Module]) -> None:
@@ -34,13 +34,13 @@ class BatchAugmentation(nn.Sequential):
 
 
 class DeviceLoader:
-    """Batches of a split whose bytes lie on the device: nothing is copied while it trains, and no worker is needed.
+    """Batches of a split that is kept on the device: nothing is copied during training, and no workers are needed.
 
     Args:
         images: uint8 (M, C, S, S), on the device.
-        targets: Of the whole dataset.
+        targets: Targets of the whole dataset.
         indices: Positions of the split's images in the dataset, (M,).
-        sampler: Gives (epoch, position) pairs; Lightning tells it the epoch.
+        sampler: Source of (epoch, position) pairs; Lightning tells it the epoch.
         batch_size: N.
     """
 
@@ -69,12 +69,12 @@ class DeviceLoader:
 
 
 def has_room(device: torch.device, needed: int) -> bool:
-    """Whether a split of so many bytes may stay on the device; says so where it may not."""
+    """Whether a split of `needed` bytes may stay on the device; logs a warning if not."""
     free = free_bytes(device)
     if needed <= MOST * free:
         return True
     log.warning(
-        "the training images (%.1f GB) do not stay on %s, which has %.1f GB free: they are copied batch by batch",
+        "the training images (%.1f GB) do not fit on %s, which has %.1f GB free: they are copied batch by batch",
         needed / 1e9,
         device,
         free / 1e9,
@@ -83,5 +83,5 @@ def has_room(device: torch.device, needed: int) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of a GPU's memory."""
+    """Free memory of a GPU, in bytes."""
     return torch.cuda.mem_get_info(device)[0]

@@ -1,7 +1,7 @@
-"""Protocols: which images are trained on, chosen by and reported, as index arrays.
+"""Protocols: which images are for training, for choosing the epoch and for reporting, as index arrays.
 
-Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` chooses, `test` reports; either
-may be empty, and a protocol without `val` means a fixed number of epochs, never the best test epoch.
+Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` is for choosing, `test` for
+reporting; either may be empty, and without `val` the number of epochs is fixed: the best test epoch is never chosen.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,9 +21,9 @@ class Split:
     """Index arrays of a protocol, each sorted.
 
     Attributes:
-        protocol: Name that goes with every number made under it.
-        leaks: Whether near-copies of training images (frames of one recording, other pictures of one person) stand in
-            `test` by the protocol's making, so that its numbers only compare with papers that did the same.
+        protocol: Name that is given with every number measured under the protocol.
+        leaks: Whether the protocol puts near-copies of training images (frames of one recording, other images of one
+            person) into `test`, so that its numbers can only be compared with papers that did the same.
     """
 
     protocol: str
@@ -40,17 +40,17 @@ class Split:
             raise AssertionError(f"protocol {self.protocol} put an image into two splits")
 
     def into(self, positions: np.ndarray) -> "Split":
-        """The same split, for an index of which the one split here was the selection `positions`."""
+        """The same split for a larger index, from which the split index was selected by `positions`."""
         return replace(self, **{stage: positions[getattr(self, stage)] for stage in STAGES})
 
 
 def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
-    """The dataset's own split. FER2013: Training trains, PublicTest chooses, PrivateTest reports.
+    """The dataset's own split. FER2013: Training is `train`, PublicTest is `val`, PrivateTest is `test`.
 
     Args:
-        index: Must say which split an image is in.
-        val_percent: Of `train`, stratified, to choose by where the dataset has no validation split of its own.
-        seed: Of that choice.
+        index: Index with `splits`.
+        val_percent: Stratified part of `train` to use as `val`, if the dataset has no validation split of its own.
+        seed: Seed for drawing that part.
     """
     if index.splits is None:
         raise InputError(
@@ -68,12 +68,12 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
 
 
 def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Split:
-    """A stratified random split over all images, whoever they show; kept to compare with the papers that used it.
+    """A stratified random split of all images, regardless of person; only for comparison with papers that used it.
 
     Args:
-        index: Its own split, if any, is ignored.
-        percent: Of train, val and test, adding up to 100; val may be 0.
-        seed: Of the split, apart from the run's.
+        index: Index, whose own split is ignored if it has one.
+        percent: Percentages of train, val and test, adding up to 100; val may be 0.
+        seed: Seed of the split, independent of the run's seed.
     """
     name = "random_" + "_".join(str(part) for part in percent if part)
     if len(percent) != 3 or sum(percent) != 100 or min(percent) < 0 or percent[0] == 0 or percent[2] == 0:
@@ -91,14 +91,14 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
 
 
 def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int = 0, seed: int = 0) -> Split:
-    """One fold of a cross-validation in which no person is on two sides; the folds' predictions are pooled.
+    """One fold of a cross-validation in which no person is in two splits; the folds' predictions are pooled.
 
     Args:
-        index: Must say who is seen.
-        fold: Which fold is `test`, from 0.
-        n_folds: How many there are.
-        val_folds: How many of the following folds choose the epoch instead of training; 0 trains a fixed number.
-        seed: Of the folds, the same for every fold of a cross-validation.
+        index: Index with `subjects`.
+        fold: The fold that is `test`, from 0.
+        n_folds: Number of folds.
+        val_folds: Number of following folds used to choose the epoch instead of for training; 0 fixes the epochs.
+        seed: Seed of the folds, the same for every fold of a cross-validation.
     """
     if index.subjects is None:
         raise InputError(

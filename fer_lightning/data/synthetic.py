@@ -1,4 +1,4 @@
-"""The embedded dataset: drawn faces, generated from a seed, with nothing to download."""
+"""The embedded dataset: faces drawn from a seed, with nothing to download."""
 
 import functools
 
@@ -18,14 +18,14 @@ def read_synthetic(
     Classes are balanced within each split, and no subject is in two splits.
 
     Args:
-        train: Number of images in this split, 0 to leave it out.
-        val: Likewise.
-        test: Likewise.
-        subjects: How many people to share out over the splits, 80/10/10.
-        seed: Of every choice; image i has a seed of its own, derived from this one and i.
+        train: Number of training images; 0 for none.
+        val: Number of validation images; 0 for none.
+        test: Number of test images; 0 for none.
+        subjects: Number of people, distributed over the splits 80/10/10.
+        seed: Seed of every random choice; image i has a seed of its own, derived from this one and i.
 
     Raises:
-        InputError: A split too small to hold every class, or fewer subjects than give each split one.
+        InputError: A split is too small for all classes, or there are too few subjects for all splits.
     """
     counts = {"train": train, "val": val, "test": test}
     classes = len(FER2013_CLASSES)
@@ -33,7 +33,7 @@ def read_synthetic(
         if count != 0 and count < classes:
             raise InputError(f"{split}={count} images cannot show {classes} expressions: give 0 or at least {classes}")
     if subjects < 10:
-        raise InputError(f"subjects={subjects} people cannot be shared out 80/10/10: give at least 10")
+        raise InputError(f"subjects={subjects} people cannot be distributed 80/10/10: give at least 10")
 
     rng = np.random.default_rng(seed)
     people = np.split(rng.permutation(subjects), [subjects * 8 // 10, subjects * 9 // 10])

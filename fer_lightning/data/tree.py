@@ -1,4 +1,4 @@
-"""A directory and a zip archive as one thing: files by their path below the root."""
+"""Uniform access to a directory or a zip archive: files by their path below the root."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_image
 from fer_lightning.labels import canonical
 
-# What reading a damaged, vanished or encrypted file raises, in an archive or beside it.
+# Errors raised when reading a damaged, missing or encrypted file, inside an archive or not.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 
 
@@ -41,7 +41,7 @@ class FileTree:
         self._folders = tuple(name for name in self._stamps if name.endswith("/"))
 
     def images(self) -> list[str]:
-        """The names that end as image files do."""
+        """The names with the suffix of an image file."""
         return [name for name in self.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
     def empty_folders(self) -> list[str]:
@@ -49,7 +49,7 @@ class FileTree:
         return [folder for folder in self._folders if not any(name.startswith(folder) for name in self.names)]
 
     def key(self) -> str:
-        """A hash over names and sizes, with checksums (zip) or modification times (directory)."""
+        """A hash of names and sizes, with checksums (zip) or modification times (directory)."""
         return hashlib.sha256(repr([(str(self.path), self._stamps)]).encode()).hexdigest()
 
     def open(self, name: str) -> BinaryIO:
@@ -60,18 +60,18 @@ class FileTree:
         """One file's bytes.
 
         Raises:
-            BadImageError: The archive holds it damaged, there is no such file, or it is a link that leads nowhere.
-            InputError: The disk does not give it, which says nothing of the image and may pass.
+            BadImageError: The file is damaged in the archive, does not exist, or is a broken link.
+            InputError: The disk cannot read it, which says nothing about the image and may be temporary.
         """
         try:
             with self.open(name) as file:
                 return file.read()
-        except (FileNotFoundError, KeyError) as error:  # a link that leads nowhere, or a list names what is not there
+        except (FileNotFoundError, KeyError) as error:  # a broken link, or a list that names a missing file
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
         except OSError as error:
             raise InputError(
-                f"{name} cannot be read from {self.path} ({error.strerror or error}): give yourself the right to read "
-                "it, or try again once its disk answers"
+                f"{name} cannot be read from {self.path} ({error.strerror or error}): check its permissions, or try "
+                "again when its disk responds"
             ) from error
         except READ_ERRORS as error:
             raise BadImageError(name, f"cannot be read from {self.path} ({error})") from error
@@ -111,12 +111,12 @@ class FileTree:
             raise InputError(f"{self.path / name} is not a readable csv file ({error})") from error
 
     def decoder(self, names: Sequence[str]) -> Callable[[int], np.ndarray]:
-        """What decodes the image names[i] to uint8 BGR (H, W, 3); it can be sent to another process."""
+        """A function that decodes the image names[i] to uint8 BGR (H, W, 3) and can be sent to another process."""
         return partial(_decode, self, names)
 
     @property
     def _archive(self) -> zipfile.ZipFile:
-        """Opened once a process: forked ones would move each other's place in one file."""
+        """The archive, opened once per process: forked processes would move each other's position in a shared file."""
         if os.getpid() not in self._archives:
             self._archives = {os.getpid(): zipfile.ZipFile(self.path)}
         return self._archives[os.getpid()]
@@ -135,14 +135,14 @@ def find_tree(
     """Find a dataset's files as the user has them: unpacked below `root`, a zip archive in it, or `root` itself a zip.
 
     Args:
-        dataset: Name of the folder that is looked for where `root` is None: `data/<dataset>`, `$FER_DATA/<dataset>`.
+        dataset: Folder to look for if `root` is None: `data/<dataset>`, `$FER_DATA/<dataset>`.
         root: A directory or an archive.
-        holds: Whether a name belongs to the dataset, to tell its folder or archive from another.
-        expected: What is looked for, in words, for the error.
-        download: Where it comes from, in words, for the error.
+        holds: Function that tells whether a file name belongs to the dataset.
+        expected: Description of the expected files, for the error.
+        download: Description of where to get them, for the error.
 
     Raises:
-        InputError: There is no such place, or nothing of the dataset in it, or more than one archive of it.
+        InputError: The place does not exist, has no files of the dataset, or has more than one archive of it.
     """
     places = [Path(root)] if root is not None else _default_places(dataset)
     for place in places:
@@ -160,8 +160,8 @@ def find_tree(
             return fitting[0]
     tried = " and ".join(str(place.absolute()) for place in places)
     raise InputError(
-        f"no {expected} found in {tried}: download {download}, put it there as it is (zip or unpacked), or say where "
-        f"it lies with data.root=DIR"
+        f"no {expected} found in {tried}: download {download}, put it there (zip or unpacked), or give its place "
+        f"with data.root=DIR"
     )
 
 
@@ -183,7 +183,7 @@ def _zip_stamps(path: Path) -> dict[str, tuple[int, int]]:
     except (zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) is cut short or not a zip archive ({error}): download it again, "
-            "or, if it is no archive, give the folder that holds it with data.root=DIR"
+            "or, if it is not an archive, give the folder that holds it with data.root=DIR"
         ) from error
     except OSError as error:
         _refuse(error)
@@ -194,7 +194,7 @@ def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
     for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_refuse):
         for file in files:
             full = os.path.join(folder, file)  # noqa: PTH118 - pathlib doubles the time on 36,000 files
-            # A link that leads nowhere is listed too; reading it fails then, under its name.
+            # A broken link is listed too; reading it fails later, with its name.
             stat = os.stat(full) if os.path.exists(full) else os.lstat(full)  # noqa: PTH110, PTH116
             stamps[os.path.relpath(full, path).replace(os.sep, "/")] = (stat.st_size, stat.st_mtime_ns)
         if not files and not subfolders:
@@ -203,5 +203,5 @@ def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """os.walk would pass over a folder that it may not open."""
+    """Raise an error for an unreadable folder, which os.walk would skip silently."""
     raise InputError(f"{error.filename} cannot be read ({error.strerror}): make it readable") from error

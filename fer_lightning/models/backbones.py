@@ -1,4 +1,4 @@
-"""torchvision's networks, whose ImageNet weights are where transfer learning starts."""
+"""torchvision's networks, whose ImageNet weights are the starting point for transfer learning."""
 
 from torch import Tensor, nn
 
@@ -8,9 +8,9 @@ BACKBONES = ("resnet18", "vgg16", "efficientnet_b0")
 
 
 def create_backbone(name: str, *, num_classes: int, in_channels: int = 1) -> nn.Module:
-    """Build one of `BACKBONES`, its weights random.
+    """Build one of `BACKBONES` with random weights.
 
-    Pictures of 48 pixels pass, though these nets halve the side five times: 96 or 224 suit them better.
+    Images of 48 pixels work, though these networks halve the side five times: 96 or 224 pixels suit them better.
     """
     from torchvision import models  # takes a second, and few need it
 
@@ -27,19 +27,19 @@ def create_backbone(name: str, *, num_classes: int, in_channels: int = 1) -> nn.
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """Download, or find where torch keeps downloads, the weights that torchvision offers for one of `BACKBONES`.
+    """Load torchvision's weights for one of `BACKBONES`, from torch's download folder or from the network.
 
     Raises:
-        InputError: There are none for this network, or they cannot be fetched.
+        InputError: There are none for this network, or they cannot be downloaded.
     """
     if name not in BACKBONES:
-        raise InputError(f"there are no ImageNet weights of {name}, only of {', '.join(BACKBONES)}")
+        raise InputError(f"there are no ImageNet weights for {name}, only for {', '.join(BACKBONES)}")
     from torchvision import models
 
     try:
         return models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # URLError is one
         raise InputError(
-            f"torchvision's weights of {name} cannot be downloaded ({error}): fetch them where there is a network, "
-            "and give the file with model.init_from=FILE"
+            f"torchvision's weights for {name} cannot be downloaded ({error}): download them on a machine with network "
+            "access, and give the file with model.init_from=FILE"
         ) from error

@@ -1,4 +1,4 @@
-"""Plain CNNs of the papers.   Shapes: N batch, C channels, S side in pixels, K classes."""
+"""The plain CNNs of the papers.   Shapes: N batch, C channels, S side in pixels, K classes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,10 @@ from fer_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Layers:
-    """A row of the architecture table: what a paper prints, and nothing computed from it.
+    """A row of the architecture table: the layers as a paper prints them, with nothing derived.
 
-    A whole number is a convolution's filters in `features` and a dense layer's units in `hidden`, each with its ReLU;
-    "P" is a 2x2 max pooling; a number with a point is a dropout rate. The classes' dense layer follows.
+    An integer is the number of filters of a convolution in `features` and the units of a dense layer in `hidden`, each
+    followed by a ReLU; "P" is a 2x2 max pooling; a float is a dropout rate. The classification head follows.
     """
 
     features: tuple[int | float | str, ...]
@@ -24,19 +24,19 @@ class Layers:
 
 
 ARCHITECTURES = {
-    # MoodScope (Sharma et al., 2024), Table 1. Its last pooling row stands twice; flatten 4096 settles it: once.
+    # MoodScope (Sharma et al., 2024), Table 1. It prints the last pooling row twice; 4096 flattened features mean once.
     "cnn4": Layers(features=(32, 64, "P", 128, "P", 256, "P"), hidden=(512, 0.2), padding="valid"),
-    # MoodScope, section 4: another net than its Table 1.
+    # MoodScope, section 4: not the network of its Table 1.
     "cnn3": Layers(features=(32, "P", 64, "P", 128, "P"), hidden=(128, 0.2), padding="same", batch_norm=True),
-    # EmoSense (Sharvesh et al.), "8L-CNN". It prints 4,232,199 parameters, and no dropout rates: these are ours.
-    # Poolings and dropouts enlarge what passes: after He's weights the first loss is 12, and one answer all it learns.
+    # EmoSense (Sharvesh et al.), "8L-CNN". It prints 4,232,199 parameters, but no dropout rates: these are ours.
+    # Pooling and dropout enlarge activations: with He's weights the first loss is 12, and it learns only one answer.
     "emosense8": Layers(
         features=(128, "P", 0.4, 256, "P", 0.4, 512, "P", 0.4, 512, "P", 0.4),
         hidden=(512, 0.4, 256, 0.3),
         padding="valid",
         initial_weights="glorot",
     ),
-    # EmoSense names a 4L- and a 10L-CNN and says no more: these two are the 8L-CNN with half, and half again, its
+    # EmoSense only names a 4L- and a 10L-CNN: these two are the 8L-CNN with half, and one and a half times, as many
     # convolutions. Six with valid padding would run out of pixels, and six poolings of 48 pixels leave none either way.
     "emosense4": Layers(
         features=(128, "P", 0.4, 256, "P", 0.4), hidden=(512, 0.4), padding="valid", initial_weights="glorot"
@@ -55,17 +55,17 @@ ARCHITECTURES = {
 
 
 class CNN(nn.Module):
-    """The layers of a row of `ARCHITECTURES`, then the classes.
+    """The layers of a row of `ARCHITECTURES`, followed by the classification head.
 
     Args:
         layers: Row of `ARCHITECTURES`.
         num_classes: K.
         in_channels: C.
         image_size: S; with valid padding it decides how many convolutions fit.
-        kernel_size: Of every convolution, odd or even.
-        padding: None takes the paper's.
-        dropout: One rate in place of all of the paper's; None takes those.
-        batch_norm: Between each convolution and its ReLU; None takes the paper's.
+        kernel_size: Side of every convolution's kernel, odd or even.
+        padding: Padding of every convolution; None uses the paper's.
+        dropout: One rate for all dropouts; None uses the paper's rates.
+        batch_norm: Whether to put a batch norm between each convolution and its ReLU; None follows the paper.
 
     Raises:
         InputError: The kernels leave no pixels of the image.
@@ -119,7 +119,7 @@ class CNN(nn.Module):
 def _initialise(net: nn.Module, scheme: Literal["he", "glorot"]) -> None:
     """He et al. (2015), or Glorot and Bengio (2010), the default of Keras, in which the papers' networks were trained.
 
-    PyTorch's own default shrinks what ReLUs let through, and cnn4 idles for its first epochs.
+    With PyTorch's own default, activations shrink from layer to layer, and cnn4 learns nothing in its first epochs.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

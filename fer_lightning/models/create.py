@@ -1,4 +1,4 @@
-"""Every network by its name."""
+"""Networks by name."""
 
 from torch import nn
 
@@ -17,13 +17,13 @@ def create_model(
 
     Args:
         name: One of `NAMES`.
-        num_classes: How many.
-        in_channels: 1 for gray, 3 for colour.
-        image_size: In pixels.
+        num_classes: Number of classes.
+        in_channels: 1 for grey, 3 for colour.
+        image_size: Side of the image in pixels.
         settings: Keyword arguments of `CNN` or `SEResNet`; torchvision's networks take none.
 
     Raises:
-        InputError: There is no such network, it has no such setting, or no such image fits it.
+        InputError: The network or the setting does not exist, or the image size does not fit the network.
     """
     with settings_of(name):
         if name in ARCHITECTURES:
@@ -33,4 +33,4 @@ def create_model(
             return SEResNet(SERESNETS[name], num_classes=num_classes, in_channels=in_channels, **settings)
         if name in BACKBONES:
             return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
-    raise InputError(f"unknown network {name!r}: there is {', '.join(NAMES)}")
+    raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")

@@ -16,7 +16,7 @@ REDUCTION = 16
 
 @dataclass(frozen=True)
 class Stages:
-    """Widths of the four stages, each of which halves the side, and how many blocks each has."""
+    """Widths and numbers of blocks of the four stages, each of which halves the side."""
 
     widths: tuple[int, int, int, int]
     blocks: tuple[int, int, int, int]
@@ -29,14 +29,14 @@ SERESNETS = {
 
 
 class SEResNet(nn.Module):
-    """A stem at full resolution, four stages at 1/2 to 1/16, global average pooling, dropout and the classes.
+    """A stem at full resolution, four stages at 1/2 to 1/16, global average pooling, dropout and a dense layer.
 
     Args:
         stages: Row of `SERESNETS`.
         num_classes: K.
         in_channels: C.
-        dropout: Before the classes.
-        drop_path: How often an image passes over the last block in training; earlier ones less (Huang et al., 2016).
+        dropout: Dropout rate before the last layer.
+        drop_path: How often an image skips the last block in training; earlier blocks less (Huang et al., 2016).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SEResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions, weighted channel by channel by what the whole picture holds, added to the shortcut."""
+    """Two convolutions, with channels weighted by attention over the whole image, added to the shortcut."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, drop_path: float = 0.0) -> None:
         super().__init__()
