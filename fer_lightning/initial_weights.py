@@ -68,7 +68,7 @@ def load_initial_weights(
     for key in OF_PIXELS if found.preprocess and preprocess else ():
         if found.preprocess.get(key) != preprocess[key]:
             log.warning(
-                "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same to keep what they know",
+                "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same",
                 source,
                 key,
                 found.preprocess.get(key),
