@@ -51,13 +51,21 @@ class Monitor:
 
 
 @dataclass
-class TrainConfig:
-    """Top level of conf/train.yaml; Hydra refuses keys that are not here."""
+class DataConfig:
+    """What every command on a dataset has."""
 
     data: Any = MISSING
     protocol: Any = MISSING
     preprocess: Any = MISSING
     augmentation: Any = MISSING
+    seed: int = MISSING
+    output_dir: str = MISSING
+
+
+@dataclass
+class TrainConfig(DataConfig):
+    """Top level of conf/train.yaml; Hydra refuses keys that are not here."""
+
     model: Any = MISSING
     loss: Any = MISSING
     optimizer: Any = MISSING
@@ -66,41 +74,27 @@ class TrainConfig:
     callbacks: Any = MISSING
     logger: Any = MISSING
     monitor: Monitor = MISSING
-    seed: int = MISSING
     ckpt_path: str | None = None
-    output_dir: str = MISSING
 
 
 @dataclass
-class BaselineConfig:
+class BaselineConfig(DataConfig):
     """Top level of conf/baseline.yaml."""
 
-    data: Any = MISSING
-    protocol: Any = MISSING
-    preprocess: Any = MISSING
-    augmentation: Any = MISSING
     model: Any = MISSING
-    seed: int = MISSING
     max_images: int | None = None
-    output_dir: str = MISSING
 
 
 @dataclass
-class AuditConfig:
+class AuditConfig(DataConfig):
     """Top level of conf/audit.yaml."""
 
-    data: Any = MISSING
-    protocol: Any = MISSING
-    preprocess: Any = MISSING
-    augmentation: Any = MISSING
     threshold: float = MISSING
-    seed: int = MISSING
-    output_dir: str = MISSING
 
 
 @dataclass
 class ReportSettings:
-    """Settings of the report that `evaluate` writes; see conf/evaluate.yaml."""
+    """Parts of the report of `evaluate`; see conf/evaluate.yaml."""
 
     tta: str = MISSING
     resamples: int = MISSING
@@ -111,23 +105,16 @@ class ReportSettings:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(DataConfig):
     """Top level of conf/evaluate.yaml."""
 
-    data: Any = MISSING
-    protocol: Any = MISSING
-    preprocess: Any = MISSING
-    augmentation: Any = MISSING
     ckpt_path: Any = None  # a path or several
     split: str | None = None
     audit: str | None = None
     groups: str | None = None
     evaluate: ReportSettings = MISSING
-    seed: int = MISSING
-    output_dir: str = MISSING
 
 
-# Our ray.yaml has the same name as the plugin's config, whose keys are then checked against it; this is intended.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)

@@ -29,8 +29,9 @@ from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.metrics import per_class_scores
+from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.result import count_multiply_adds, count_parameters, write_result
+from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.run_settings import WATCHING
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fer_lightning.errors import InputError
 from fer_lightning.models import create_model
 from fer_lightning.models.cnn import ARCHITECTURES
-from fer_lightning.result import count_multiply_adds
+from fer_lightning.models.cost import count_multiply_adds
 
 PARAMETERS = {  # at kernel 3, 7 classes, 48 x 48 gray; the emosense ones but 8 are sums of our own tables
     "cnn3": 683_975,

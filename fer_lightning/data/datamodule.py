@@ -1,11 +1,9 @@
 """The LightningDataModule over every dataset.   Shapes: N batch, C channels, S side in pixels."""
 
-import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +19,9 @@ from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import FaceCache, Faces, cached_faces
 from fer_lightning.data.dataset import EpochSampler, FaceDataset
 from fer_lightning.data.faces import FaceIndex
+from fer_lightning.data.fingerprint import fingerprint
 from fer_lightning.data.on_device import DeviceLoader, has_room
-from fer_lightning.data.splits import STAGES, Split
+from fer_lightning.data.splits import Split
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.preprocess import Preprocess
 
@@ -205,36 +204,8 @@ class FaceDataModule(L.LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """The data used for training and measuring: protocol, and counts and a hash of pixels and labels per split.
-
-        The hash does not depend on file names or order, so that a zip, its folder and the csv of the same pixels agree,
-        nor on the preprocessing, so that networks with other input sizes can be compared; a split's hash `pixels` does
-        not depend on the labels either. `duplicates` counts the images of a split whose exact pixels are also in
-        `train`.
-        """
-        digests = {stage: self._digests(getattr(self.split, stage)) for stage in STAGES}
-        known = {digest[:16] for digest in digests["train"]}
-        return {
-            "dataset": self.index.dataset,
-            "protocol": self.split.protocol,
-            "leaks": self.split.leaks,
-            "sha256": hashlib.sha256(b"".join(sorted(chain.from_iterable(digests.values())))).hexdigest(),
-            "skipped": [self.index.names[i] for i in self.cache.skipped],
-            "splits": {stage: self._summary(stage, digests[stage]) for stage in STAGES},
-            "duplicates": {stage: sum(digest[:16] in known for digest in digests[stage]) for stage in STAGES[1:]},
-        }
-
-    def _digests(self, indices: np.ndarray) -> list[bytes]:
-        """For each image, the 16 bytes of its pixel hash followed by its label."""
-        return [self.cache.digests[i].tobytes() + int(self.index.targets[i]).to_bytes(2) for i in indices]
-
-    def _summary(self, stage: str, digests: list[bytes]) -> dict[str, Any]:
-        return {
-            "count": len(digests),
-            "classes": dict(zip(self.class_names, self.class_counts(stage).tolist(), strict=True)),
-            "sha256": hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
-            "pixels": hashlib.sha256(b"".join(sorted(digest[:16] for digest in digests))).hexdigest(),
-        }
+        """What was trained and measured on; see `data.fingerprint.fingerprint`."""
+        return fingerprint(self.index, self.split, self.cache)
 
     def _draw_weights(self) -> np.ndarray:
         """How often each training image is drawn, float (N,), adding up to 1."""

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fer_lightning.errors import InputError
+from fer_lightning.result import SCHEMA_VERSION
 from fer_lightning.run_settings import AGAIN, MACHINE, PLACES, REPETITION, WATCHING, flat, said
-
-SCHEMA_VERSIONS = (1,)
 
 
 class Column(NamedTuple):
@@ -174,8 +173,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({error})") from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
-    if version not in SCHEMA_VERSIONS:
-        raise InputError(f"has schema {version}, but this version reads {', '.join(map(str, SCHEMA_VERSIONS))}")
+    if version != SCHEMA_VERSION:
+        raise InputError(f"has schema {version}, but this version reads {SCHEMA_VERSION}")
     if missing := {"metrics", "data"} - facts.keys():
         raise InputError(f"lacks {', '.join(sorted(missing))}")
     if not {"test/acc", "val/acc"} & facts["metrics"].keys():
