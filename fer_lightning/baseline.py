@@ -166,7 +166,7 @@ def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tupl
     images = _bytes(datamodule, indices)
     with settings_of("the model"):
         predictions = torch.from_numpy(pipeline.predict(images))
-    meter = Meter(stage, len(datamodule.class_names), keep_predictions=True)
+    meter = Meter(stage, len(datamodule.class_names), calibration=True)
     certain = torch.nn.functional.one_hot(predictions, len(datamodule.class_names)).float().log()
     meter.update(torch.zeros(()), certain, targets, torch.from_numpy(indices))
     left_out = {f"{stage}/{name}" for name in NOT_FROM_VOTES}

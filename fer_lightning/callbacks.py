@@ -1,6 +1,7 @@
 """Callbacks of training: averaged and frozen weights, each epoch's seed, row in metrics.csv and pictures."""
 
 import logging
+import math
 import time
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,6 +29,30 @@ from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_
 from fer_lightning.seeding import seed_from
 
 log = logging.getLogger(__name__)
+
+READ_EVERY_S = 0.5
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar, which reads the loss from the device a few times a second instead of at every step.
+
+    Reading waits for the device, which would then have no next step at hand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read_at = -math.inf
+        self._metrics: dict[str, Any] = {}
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        if time.monotonic() - self._read_at > READ_EVERY_S:
+            self._metrics = super().get_metrics(trainer, pl_module)
+            self._read_at = time.monotonic()
+        return self._metrics
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._read_at = -math.inf
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class EpochSeed(Callback):

@@ -260,7 +260,7 @@ def _metrics(measured: Measurement) -> dict[str, float]:
     """The scores with the same names and the same torchmetrics as in training, so that leaderboards can use both."""
     targets, temperature = torch.from_numpy(measured.targets), np.float32(measured.temperature)
     logits = torch.from_numpy(np.ascontiguousarray(measured.logits[:, measured.classes.ours] / temperature))
-    meter = Meter(measured.stage, len(measured.classes.names), keep_predictions=True)
+    meter = Meter(measured.stage, len(measured.classes.names), calibration=True)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     meter.update(loss, logits, targets, torch.from_numpy(measured.indices))
     return {name: value.item() for name, value in meter.compute().items()}

@@ -10,12 +10,12 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
     MulticlassSpecificity,
 )
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 class Findings(NamedTuple):
@@ -31,47 +31,45 @@ class Findings(NamedTuple):
 class Meter(nn.Module):
     """Everything measured on one split in one epoch.
 
+    A step only stores its predictions; everything is computed from them once, at the end of the epoch. Scores of each
+    step would cost as much as a small network's step on a GPU, and make it wait.
+
     Averages are always written out, since torchmetrics' defaults differ between spellings. `acc` is top-1 accuracy,
     `acc_macro` its mean over classes (the same number as `recall_macro`, under the name others give it).
 
     Args:
         stage: `train`, `val` or `test`; the prefix of every name.
         num_classes: K.
-        keep_predictions: Also keep every image's probabilities, and measure their calibration.
+        calibration: Also measure how far confidences are from accuracies.
     """
 
-    def __init__(self, stage: str, num_classes: int, *, keep_predictions: bool) -> None:
+    def __init__(self, stage: str, num_classes: int, *, calibration: bool) -> None:
         super().__init__()
-        # No validation: it would copy every batch back from a GPU, and FaceIndex has checked the targets.
+        # No validation: FaceIndex has checked the targets. No synchronisation: the predictions are gathered already.
+        settings = {"num_classes": num_classes, "validate_args": False, "sync_on_compute": False}
         scores: dict[str, Metric] = {
-            "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "acc_macro": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
-            "precision_macro": MulticlassPrecision(num_classes, average="macro", validate_args=False),
-            "recall_macro": MulticlassRecall(num_classes, average="macro", validate_args=False),
-            "specificity_macro": MulticlassSpecificity(num_classes, average="macro", validate_args=False),
-            "f1_macro": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-            "f1_weighted": MulticlassF1Score(num_classes, average="weighted", validate_args=False),
+            "acc": MulticlassAccuracy(average="micro", **settings),
+            "acc_macro": MulticlassAccuracy(average="macro", **settings),
+            "precision_macro": MulticlassPrecision(average="macro", **settings),
+            "recall_macro": MulticlassRecall(average="macro", **settings),
+            "specificity_macro": MulticlassSpecificity(average="macro", **settings),
+            "f1_macro": MulticlassF1Score(average="macro", **settings),
+            "f1_weighted": MulticlassF1Score(average="weighted", **settings),
         }
-        if keep_predictions:
-            scores["ece"] = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
+        if calibration:
+            scores["ece"] = MulticlassCalibrationError(n_bins=15, **settings)
         self.stage = stage
+        self.num_classes = num_classes
         self.scores = MetricCollection(scores, prefix=f"{stage}/")
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         # Not MeanMetric: it ignores weights when NaN is to pass through, and a diverged loss must be visible.
         self.loss_sum = SumMetric(nan_strategy="disable")
-        self.count = SumMetric(nan_strategy="disable")
-        self.predictions = Predictions() if keep_predictions else None
+        self.predictions = Predictions()
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Add a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
-        # The calibration error would mistake logits that happen to lie in [0, 1] for probabilities.
-        probabilities = logits.detach().float().softmax(dim=1)
         self.loss_sum.update(loss.detach() * len(targets))
-        self.count.update(len(targets))
-        self.scores.update(probabilities, targets)
-        self.confusion.update(probabilities, targets)
-        if self.predictions is not None:
-            self.predictions.update(indices, targets, probabilities)
+        # The calibration error would mistake logits that happen to lie in [0, 1] for probabilities.
+        self.predictions.update(indices, targets, logits.detach().float().softmax(dim=1))
 
     @property
     def names(self) -> list[str]:
@@ -79,21 +77,27 @@ class Meter(nn.Module):
         return [f"{self.stage}/loss", *self.scores.keys()]
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars by name, over all processes."""
-        return {f"{self.stage}/loss": self.loss_sum.compute() / self.count.compute(), **self.scores.compute()}
+        """Scalars by name, over all processes; all of them must call it."""
+        _, targets, probabilities = self._gathered()
+        self.scores.reset()
+        self.scores.update(probabilities, targets)
+        return {f"{self.stage}/loss": self.loss_sum.compute() / len(targets), **self.scores.compute()}
 
     def findings(self) -> "Findings":
         """Every prediction and the confusion matrix; all processes must call it, as it gathers from each."""
+        indices, targets, probabilities = self._gathered()
+        confusion = multiclass_confusion_matrix(probabilities, targets, self.num_classes, validate_args=False)
+        return Findings(self.stage, *(part.cpu().numpy() for part in (indices, targets, probabilities, confusion)))
+
+    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
         indices, targets, probabilities = self.predictions.compute()
         # torchmetrics makes a tensor of one element a scalar: a split may be one image.
-        tensors = (indices.reshape(-1), targets.reshape(-1), probabilities, self.confusion.compute())
-        return Findings(self.stage, *(tensor.cpu().numpy() for tensor in tensors))
+        return indices.reshape(-1), targets.reshape(-1), probabilities
 
     def reset(self) -> None:
         """Start a new epoch."""
-        for metric in (self.loss_sum, self.count, self.scores, self.confusion, self.predictions):
-            if metric is not None:
-                metric.reset()
+        for metric in (self.loss_sum, self.scores, self.predictions):
+            metric.reset()
 
 
 class Predictions(Metric):

@@ -84,9 +84,9 @@ class ExpressionClassifier(L.LightningModule):
             self.net.to(memory_format=torch.channels_last)
         self.example_input_array = torch.zeros(1, channels, size, size)
         num_classes = len(class_names)
-        self.train_meter = Meter("train", num_classes, keep_predictions=False)
-        self.val_meter = Meter("val", num_classes, keep_predictions=True)
-        self.test_meter = Meter("test", num_classes, keep_predictions=True)
+        self.train_meter = Meter("train", num_classes, calibration=False)
+        self.val_meter = Meter("val", num_classes, calibration=True)
+        self.test_meter = Meter("test", num_classes, calibration=True)
         self._findings: dict[str, Findings] = {}
         self._loss = loss or losses.cross_entropy
         counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)

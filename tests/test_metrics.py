@@ -13,7 +13,7 @@ NAMES = ("angry", "happy", "sad", "fear")
 def measured(num_classes: int, *, classes_present: int, batch_sizes=(7, 5, 1, 20)):
     """A meter fed with random logits, and the same targets and predictions for scikit-learn."""
     generator = torch.Generator().manual_seed(num_classes)
-    meter = Meter("val", num_classes, keep_predictions=True)
+    meter = Meter("val", num_classes, calibration=True)
     targets = torch.randint(0, classes_present, (sum(batch_sizes),), generator=generator)
     logits = torch.randn(len(targets), num_classes, generator=generator)
     indices = torch.randperm(len(targets), generator=generator)
@@ -44,7 +44,7 @@ def test_scores_agree_with_scikit_learn(num_classes):
 def test_the_calibration_error_is_that_of_the_probabilities_however_small_the_logits(scale):
     generator = torch.Generator().manual_seed(0)
     logits, targets = scale * torch.rand(200, 4, generator=generator), torch.randint(0, 4, (200,), generator=generator)
-    meter = Meter("val", 4, keep_predictions=True)
+    meter = Meter("val", 4, calibration=True)
     meter.update(torch.tensor(1.0), logits, targets, torch.arange(200))
     confidence, prediction = logits.softmax(dim=1).max(dim=1)
     bins = np.clip(np.ceil(confidence.numpy() * 15) - 1, 0, 14)
@@ -98,3 +98,10 @@ def test_a_reset_meter_forgets_the_epoch_before():
     meter.update(torch.tensor(0.5), logits, torch.arange(4), torch.arange(4))
     assert meter.compute()["val/acc"] == 1
     assert len(meter.findings().targets) == 4
+
+
+def test_a_split_of_one_image_is_measured():
+    meter = Meter("test", 3, calibration=True)
+    meter.update(torch.tensor(0.5), torch.eye(3)[:1], torch.tensor([0]), torch.tensor([5]))
+    assert meter.compute()["test/acc"] == 1
+    assert meter.findings().indices.tolist() == [5]
