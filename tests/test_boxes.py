@@ -17,7 +17,7 @@ from fer_lightning.inference.boxes import Box, iou, square_crop, suppress
     ],
     ids=["same", "half", "within", "touching", "apart"],
 )
-def test_iou(other, expected):
+def test_overlap_is_the_shared_part_of_what_two_boxes_cover(other, expected):
     box = Box(0, 0, 10, 10)
     assert iou(box, other) == iou(other, box) == pytest.approx(expected)
 

@@ -94,7 +94,7 @@ def same(these, those):
 
 class TestBatches:
     @pytest.mark.parametrize(("channels", "size"), [(1, 48), (3, 48), (1, 40)])
-    def test_shapes_and_types(self, augmented, channels, size):
+    def test_a_batch_has_float_images_and_a_whole_number_each_for_target_and_index(self, augmented, channels, size):
         batch = epoch(augmented(preprocess=Preprocess(channels=channels, size=size)).train_dataloader())[0]
         assert (batch.images.shape, batch.images.dtype) == ((6, channels, size, size), torch.float32)
         assert (batch.targets.shape, batch.targets.dtype) == ((6,), torch.int64)

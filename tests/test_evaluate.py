@@ -226,7 +226,7 @@ class TestReport:
         run(*SYNTHETIC, "split=val")
         assert "The epoch was chosen on these images" in (tmp_path / "evaluation" / "report" / "index.html").read_text()
 
-    def test_scores_by_the_users_groups(self, report, tmp_path):
+    def test_scores_are_told_for_each_of_the_users_groups(self, report, tmp_path):
         places = (*SYNTHETIC, f"groups={tmp_path / 'groups.csv'}")
         report(*SYNTHETIC)
         names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image

@@ -78,19 +78,19 @@ class TestForeignModels:
     """What is refused as a model file, and how."""
 
     @pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000)], ids=["empty", "text", "zeros"])
-    def test_something_else(self, tmp_path, content):
+    def test_a_file_that_is_no_model_is_refused(self, tmp_path, content):
         path = tmp_path / "model.onnx"
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"model.onnx \({len(content):,} bytes\) is damaged or not an ONNX model"):
             load_backend(path)
 
-    def test_a_file_cut_short(self, tmp_path, onnx_model):
+    def test_a_truncated_model_file_is_refused(self, tmp_path, onnx_model):
         path = tmp_path / "model.onnx"
         path.write_bytes(onnx_model.read_bytes()[:-100_000])
         with pytest.raises(InputError, match="is damaged or not an ONNX model"):
             load_backend(path)
 
-    def test_a_model_that_does_not_describe_itself(self, tmp_path, onnx_model):
+    def test_a_model_that_does_not_describe_itself_is_refused(self, tmp_path, onnx_model):
         model = onnx.load(onnx_model)
         del model.metadata_props[:]
         onnx.save(model, tmp_path / "plain.onnx")
@@ -112,7 +112,7 @@ class TestForeignModels:
             ({"bogus": 1}, "has no valid description as fer-export writes it"),
         ],
     )
-    def test_a_description_that_is_not_the_networks(self, tmp_path, onnx_model, change, message):
+    def test_a_description_that_does_not_fit_its_network_is_refused(self, tmp_path, onnx_model, change, message):
         model = onnx.load(onnx_model)
         facts = json.loads(OnnxBackend(onnx_model).card.to_json()) | change
         onnx.helper.set_model_props(model, {KEY: json.dumps(facts)})
@@ -126,12 +126,12 @@ class TestForeignModels:
         with pytest.raises(InputError, match="is damaged or not an ONNX model"):
             load_backend(tmp_path / "split.onnx")
 
-    def test_another_kind_of_file(self, tmp_path):
+    def test_a_file_of_another_suffix_is_refused(self, tmp_path):
         (tmp_path / "model.pt").touch()
         with pytest.raises(InputError, match=r"model.pt is not a model file: its name must end in .onnx or .ckpt"):
             load_backend(tmp_path / "model.pt")
 
-    def test_a_checkpoint_whose_weights_are_anothers(self, tmp_path, finished_run):
+    def test_a_checkpoint_with_the_weights_of_another_network_is_refused(self, tmp_path, finished_run):
         checkpoint = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
         checkpoint["hyper_parameters"]["net"]["kernel_size"] = 5
         torch.save(checkpoint, tmp_path / "odd.ckpt")

@@ -145,32 +145,32 @@ def test_an_optimizer_that_refuses_its_settings_is_told_in_a_sentence():
 class TestCheckpointsFromAnywhere:
     """What load_checkpoint refuses, and how."""
 
-    def test_a_missing_file(self, tmp_path):
+    def test_a_missing_checkpoint_is_named(self, tmp_path):
         with pytest.raises(InputError, match="there is no checkpoint at .*no.ckpt"):
             load_checkpoint(tmp_path / "no.ckpt")
 
     @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-    def test_a_file_that_is_something_else(self, tmp_path, content):
+    def test_a_file_that_is_no_checkpoint_is_refused(self, tmp_path, content):
         path = tmp_path / "model.ckpt"
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"model.ckpt \({len(content)} bytes\) is damaged or not a checkpoint"):
             load_checkpoint(path)
 
-    def test_a_checkpoint_cut_short(self, tmp_path):
+    def test_a_truncated_checkpoint_is_refused(self, tmp_path):
         path = tmp_path / "model.ckpt"
         torch.save({"state_dict": {"weight": torch.zeros(1000)}, "hyper_parameters": {}}, path)
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(InputError, match="is damaged or not a checkpoint"):
             load_checkpoint(path)
 
-    def test_a_file_with_code_in_it_which_is_never_run(self, tmp_path):
+    def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_never_run(self, tmp_path):
         path, witness = tmp_path / "model.ckpt", tmp_path / "code_was_run"
         torch.save({"state_dict": {}, "hyper_parameters": Payload(witness)}, path)
         with pytest.raises(InputError, match="contains more than weights and plain data and was not loaded"):
             load_checkpoint(path)
         assert not witness.exists()
 
-    def test_weights_of_another_program(self, tmp_path):
+    def test_a_checkpoint_of_another_program_is_refused(self, tmp_path):
         path = tmp_path / "model.pt"
         for content in ({"weight": torch.zeros(1)}, {"state_dict": {}, "hyper_parameters": {"lr": 0.1}}):
             torch.save(content, path)
@@ -185,13 +185,13 @@ class TestCheckpointsFromAnywhere:
             {"preprocess": Preprocess(size=64).to_dict()},
         ],
     )
-    def test_other_classes_another_network_or_preprocessing(self, other):
+    def test_a_checkpoint_of_other_classes_network_or_preprocessing_is_refused(self, other):
         ours = dict(make_model().hparams)
         [name] = other
         with pytest.raises(InputError, match=f"old.ckpt was trained with {name} .*, this run has"):
             check_fits({"hyper_parameters": ours | other}, ours, "old.ckpt", ".")
 
-    def test_but_not_one_older_than_a_setting_that_is_left_at_null(self, tmp_path):
+    def test_a_checkpoint_older_than_a_setting_that_is_left_at_null_is_taken(self, tmp_path):
         ours = dict(make_model().hparams)
         newer = ours | {"net": ours["net"] | {"new_setting": None}}
         checkpoint = {"hyper_parameters": ours, "callbacks": {"best": {"dirpath": str(tmp_path)}}}

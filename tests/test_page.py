@@ -77,7 +77,7 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def test_photos_from_upload_to_downloaded_table(page, portrait, tmp_path):
+def test_photos_that_are_uploaded_come_back_as_a_table(page, portrait, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     cv2.imwrite(str(tmp_path / "empty.png"), np.full((200, 200, 3), 127, np.uint8))
     files = [portrait, tmp_path / "broken.jpg", tmp_path / "empty.png"]
@@ -123,7 +123,7 @@ def read_video(page: Page, path: Path) -> None:
     page.get_by_role("button", name="Read video").click()
 
 
-def test_a_video_from_upload_to_playing_it(page, photo, tmp_path):
+def test_a_video_that_is_uploaded_comes_back_and_plays(page, photo, tmp_path):
     read_video(page, film(tmp_path / "film.mp4", photo, 40))
     expect(page.locator("#video-words")).to_contain_text("40 frames, 40 faces")
     seconds = "() => [...document.querySelectorAll('video')].map((video) => video.duration).find((s) => s > 0)"

@@ -131,7 +131,7 @@ class TestScale:
         ],
         ids=["unit", "symmetric", "standard"],
     )
-    def test_black_gray_and_white(self, settings, expected):
+    def test_scaling_maps_black_gray_and_white_as_its_name_says(self, settings, expected):
         scaled = Preprocess(size=1, **settings).scale(np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1))
         assert scaled.dtype == np.float32
         np.testing.assert_allclose(scaled.ravel(), expected, atol=1e-6)

@@ -284,7 +284,7 @@ def test_a_filter_means_values_and_p_values_are_of_accuracy_alone(write_run, tmp
     assert pd.read_csv(csv).p_against_best.isna().all()
 
 
-def test_filters_and_other_metrics(write_run, tmp_path):
+def test_a_leaderboard_can_be_filtered_and_told_by_another_metric(write_run, tmp_path):
     write_run("a", kernel_size=3)
     write_run("b", kernel_size=5)
     assert command(tmp_path / "runs", "--filter", "model.net.kernel_size=5", "--metric", "f1_macro").exit_code == 0

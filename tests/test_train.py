@@ -85,7 +85,7 @@ def test_the_tables_of_a_run_agree_with_its_result(run):
     assert epochs["val/acc"].max() == pytest.approx(written["metrics"]["val/acc"])
 
 
-def test_the_pictures_of_a_run_are_there(run):
+def test_a_run_writes_its_pictures_and_leaves_no_temporary_file(run):
     folder = run()
     for name in ("confusion_matrix", "sample_predictions", "worst_mistakes", "learning_curves"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
