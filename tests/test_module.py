@@ -53,14 +53,12 @@ def datamodule(tmp_path: Path) -> FaceDataModule:
 
 def make_model(**settings) -> ExpressionClassifier:
     torch.manual_seed(0)
-    return ExpressionClassifier(
-        NET,
-        CLASSES,
-        PREPROCESS,
-        optimizer=partial(torch.optim.Adam, lr=1e-3),
-        scheduler=partial(optim.one_cycle, max_lr=1e-3),
+    settings = {
+        "optimizer": partial(torch.optim.Adam, lr=1e-3),
+        "scheduler": partial(optim.one_cycle, max_lr=1e-3),
         **settings,
-    )
+    }
+    return ExpressionClassifier(NET, CLASSES, PREPROCESS, **settings)
 
 
 def make_trainer(folder: Path, **settings) -> L.Trainer:
@@ -210,7 +208,6 @@ class Payload:
 
 class TestMixup:
     def test_pairs_are_blended_and_the_loss_is_of_both_targets(self, monkeypatch):
-        model = make_model(mixup=0.4)
         seen = {}
 
         def forward(images):
@@ -221,9 +218,9 @@ class TestMixup:
             seen.setdefault("targets", []).append(targets.tolist())
             return torch.tensor(float(targets[0]))
 
+        model = make_model(mixup=0.4, loss=loss)
         monkeypatch.setattr(model, "forward", forward)
         monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
-        model._loss = loss
         images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 48, 48)
         monkeypatch.setattr(torch, "randperm", lambda count, device: torch.tensor([1, 0]))
         value = model.training_step(FaceBatch(images, torch.tensor([0, 1]), torch.arange(2)), 0)
@@ -239,9 +236,8 @@ class TestMixup:
 
 
 def test_biases_and_batch_norms_can_be_spared_the_decay():
-    model = make_model(decay_weights_only=True)
-    model._optimizer = partial(torch.optim.SGD, lr=0.1, weight_decay=0.5)
-    model._scheduler = None
+    optimizer = partial(torch.optim.SGD, lr=0.1, weight_decay=0.5)
+    model = make_model(decay_weights_only=True, optimizer=optimizer, scheduler=None)
     decaying, spared = model.configure_optimizers()["optimizer"].param_groups
     assert (decaying["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
     assert {parameter.ndim for parameter in decaying["params"]} == {2, 4}

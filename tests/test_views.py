@@ -1,7 +1,10 @@
 """Several views of one scene: matched in time or by name, and one decision for each person."""
 
+import time
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 from fer_lightning.errors import InputError
@@ -76,15 +79,33 @@ def test_each_view_numbers_its_people_for_itself_and_what_they_say_together_has_
     assert person.track is None
 
 
+class Camera:
+    """Gives a frame every 10 ms."""
+
+    def __init__(self, number):
+        pass
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        time.sleep(0.01)
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def release(self):
+        pass
+
+
 def test_cameras_that_go_along_have_one_clock(monkeypatch):
-    starts = []
-    monkeypatch.setattr(
-        "fer_lightning.inference.sources._camera_frames", lambda _, start: iter(starts.append(start) or [])
-    )
-    [moment] = open_views(["0", "1"])
-    for source in moment:
-        list(source.frames())
-    assert starts[0] == starts[1] is not None
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    [views] = open_views(["0", "1"])
+    times = []
+    for view in views:
+        frames = view.frames()
+        times.append(next(frames)().time_s)
+        frames.close()
+        time.sleep(0.5)
+    assert times[1] - times[0] >= 0.5
 
 
 def test_patterns_are_matched_as_folders_are(tmp_path, write_image, face):
