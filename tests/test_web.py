@@ -137,12 +137,15 @@ class TestService:
             time.sleep(0.05)
         assert not folder.exists()
 
-    def test_those_who_left_are_forgotten(self, service, photo, monkeypatch):
+    def test_who_was_quiet_for_longest_is_forgotten(self, service, photo, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.MOST_PEOPLE", 2)
-        jpeg = cv2.imencode(".jpg", np.zeros((48, 48, 3), np.uint8))[1].tobytes()
-        for number in range(5):
-            service.frame(jpeg, str(number), SETTINGS)
-        assert len(service._trackers) == 2
+        here, elsewhere = (cv2.imencode(".jpg", np.roll(photo, by, axis=1))[1].tobytes() for by in (0, 200))
+        for who in ("stays", "leaves", "stays", "comes"):
+            service.frame(here, who, SETTINGS)
+        # People of whoever is remembered go on being numbered; of whoever is not, numbers begin anew.
+        numbers = {who: service.frame(elsewhere, who, SETTINGS)["faces"][0]["track"] for who in ("stays", "leaves")}
+        assert numbers["stays"] > 0
+        assert numbers["leaves"] == 0
 
     @pytest.mark.parametrize(
         ("call", "message"),
