@@ -20,7 +20,6 @@ from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.labels import FER2013_CLASSES
-from fer_lightning.predict import _new_folder
 
 COLUMNS = [
     "source", "frame", "time_s", "face", "track", "x", "y", "width", "height", "detector_score", "emotion",
@@ -336,10 +335,14 @@ def test_problems_of_a_run_before_do_not_stay(predict, tmp_path, photo):
     assert not (tmp_path / "out" / "problems.csv").exists()
 
 
-def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(time, "strftime", lambda text: "now")
-    assert [_new_folder().name for _ in range(3)] == ["now", "now_2", "now_3"]
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(onnx_model, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    stopped_clock = "import time; time.strftime = lambda *_: 'now'; from fer_lightning.predict import run; run()"
+    command = [sys.executable, "-c", stopped_clock, "a.jpg", "--quiet", "--model", str(onnx_model)]
+    for _ in range(3):
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    tables = (tmp_path / "outputs" / "predictions").glob("*/predictions.csv")
+    assert sorted(table.parent.name for table in tables) == ["now", "now_2", "now_3"]
 
 
 @posix_only
