@@ -132,8 +132,10 @@ def test_a_protocol_without_validation_keeps_the_last_epoch(run):
     assert written["selection"] == "last epoch"
     assert written["best_epoch"] == 2
     assert written["data"]["leaks"]
-    assert "val/acc" not in written["metrics"]
-    assert written["metrics"]["test/acc"] >= 0
+    assert {name.partition("/")[0] for name in written["metrics"]} == {"test"}
+    predictions = pd.read_csv(folder / "predictions.csv")
+    assert len(predictions) == 21
+    assert (predictions.target == predictions.prediction).mean() == pytest.approx(written["metrics"]["test/acc"])
 
 
 @pytest.mark.parametrize("watching", ["scheduler=plateau", "callbacks=early_stopping"])
@@ -166,15 +168,16 @@ def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
     folder = run(f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
     [state] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     [group] = state["param_groups"]
-    assert {"adam": ("betas", 0), "adamw": ("betas", 0.01), "sgd": ("momentum", 1e-4)}[optimizer][0] in group
-    assert group["weight_decay"] == {"adam": 0, "adamw": 0.01, "sgd": 1e-4}[optimizer]
+    own, decay = {"adam": ("betas", 0), "adamw": ("betas", 0.01), "sgd": ("momentum", 1e-4)}[optimizer]
+    assert own in group
+    assert group["weight_decay"] == decay
     rates = pd.read_csv(folder / "metrics.csv")["lr"]
     assert (rates.nunique() > 1) == (scheduler in ("one_cycle", "cosine"))
 
 
 def test_averaged_weights_are_what_is_kept_and_tested(run):
     folder = run("callbacks=ema", "callbacks.ema.decay=0.5", "logger=none")
-    best = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     name = "net.head.4.weight"
     assert not torch.equal(best["state_dict"][name], best["current_model_state"][name])
     epochs = pd.read_csv(folder / "metrics.csv")
@@ -337,11 +340,14 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
     assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one
 
 
-@pytest.mark.parametrize("model", ["seresnet_s", "efficientnet_b0"])
-def test_a_network_that_is_no_plain_cnn_trains_and_tells_its_cost(run, model):
+@pytest.mark.parametrize(
+    ("model", "parameters", "multiply_adds"),
+    [("seresnet_s", 2_815_157, 91_671_296), ("efficientnet_b0", 4_015_939, 22_428_752)],
+)
+def test_a_network_that_is_no_plain_cnn_trains_and_tells_its_cost(run, model, parameters, multiply_adds):
     written = result(run(f"model={model}", "trainer.max_epochs=1", "callbacks.pictures=null"))
     assert written["config"]["model"]["net"]["name"] == model
-    assert written["multiply_adds"] > 1e6
+    assert (written["parameters"], written["multiply_adds"]) == (parameters, multiply_adds)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +398,8 @@ def test_a_gpu_trains_in_the_precision_that_suits_it(run):
     folder = run("trainer.accelerator=gpu", "trainer.precision=auto", "data.num_workers=1", "logger=none")
     written = result(folder)
     assert written["hardware"]["gpus"]
-    assert written["metrics"]["test/loss"] > 0
+    native = torch.cuda.get_device_capability() >= (8, 0)
+    assert written["hardware"]["precision"] == ("bf16-mixed" if native else "32-true")
 
 
 def test_a_mistake_takes_back_what_the_run_put_in_its_folder_and_nothing_else(run, tmp_path):
