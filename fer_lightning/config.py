@@ -231,7 +231,7 @@ def _extra_for(text: str) -> str:
 
 
 def _what_there_is(cause: BaseException | None) -> str:
-    """List the keys beside one that does not exist, or say what OmegaConf found wrong with a value."""
+    """List the valid keys in place of one that does not exist, or say what OmegaConf found wrong with a value."""
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         place, _, key = str(cause.full_key).rpartition(".")
         return f" There is no {key!r}{f' in {place}' if place else ''}: choose from {_listed(cause.parent_node)}"

@@ -34,7 +34,7 @@ class ExpressionClassifier(L.LightningModule):
 
     Args:
         net: `name` and keyword arguments of `create_model`; classes, channels and image size come from the data.
-        class_names: In label order, K of them.
+        class_names: The K class names, in label order.
         preprocess: Settings of `Preprocess` with which the images were prepared.
         training: What the run was trained on and how, as plain data that is kept in the checkpoint.
         loss: Training loss, a function of `losses.py`; None for cross-entropy.

@@ -87,7 +87,7 @@ def cached_faces(
 
     Args:
         index: Index of the dataset.
-        preprocess: Its `prepare` is applied to each image.
+        preprocess: Preprocessing, whose `prepare` is applied to each image.
         cache_dir: Folder of all caches.
         on_bad_image: `fail` raises an error for an image that cannot be decoded, `skip` lists it.
         most_gb: Largest size of the decoded images; above it they are decoded on demand.

@@ -30,7 +30,7 @@ class EyeAligner:
         return cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
 
     def roll(self, image: np.ndarray, box: Box) -> float:
-        """By how many degrees the line between the eyes falls to the right; 0 if two eyes are not found."""
+        """Degrees by which the line between the eyes falls to the right; 0 if two eyes are not found."""
         face = cv2.resize(square_crop(image, box), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)[: round(SIDE * UPPER)]
         boxes, _, scores = self._cascades["haarcascade_eye"].detectMultiScale3(

@@ -211,7 +211,7 @@ def _pooled(folds: Sequence[Run], name: str) -> float:
 
 
 def _macro(predictions: pd.DataFrame, name: str) -> float:
-    """As in torchmetrics: over classes that occur as target or prediction; a ratio with denominator 0 is 0."""
+    """A macro score as in torchmetrics: over classes that occur as target or prediction; a ratio of 0 by 0 is 0."""
     right = predictions.loc[predictions["correct"], "target"].value_counts()
     targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
     of = {"precision_macro": given, "recall_macro": targets, "f1_macro": targets.add(given, fill_value=0) / 2}[name]
