@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -197,11 +198,10 @@ def test_an_average_of_a_few_steps_is_not_of_the_first_weights():
 
 
 def test_an_average_lies_where_the_network_is_trained():
-    average, network = AveragedWeights(decay=0.9), torch.nn.Linear(1, 1)
-    network.device = torch.device("cpu")
+    average, network = AveragedWeights(decay=0.9), L.LightningModule()
+    network.layer = torch.nn.Linear(1, 1)
     average.setup(None, network, "fit")  # as Lightning does before it moves the network
-    network.device = torch.device("meta")
-    average.on_fit_start(None, network)
+    average.on_fit_start(None, network.to("meta"))
     assert {parameter.device.type for parameter in average._average_model.parameters()} == {"meta"}
 
 
