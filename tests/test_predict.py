@@ -356,6 +356,15 @@ def test_a_reader_that_has_seen_enough_ends_the_run_quietly(onnx_model, many, tm
     assert b"error" not in errors
 
 
+@posix_only
+def test_a_video_under_a_name_that_is_not_text_is_refused_in_a_sentence(predict, video, tmp_path):
+    video(3)
+    finished = predict("film.mp4", "--save", "video", output=os.fsdecode(b"caf\xe9"))
+    assert finished.returncode == 1
+    assert b"whose name is not UTF-8: choose another --output" in finished.stderr
+    assert b"Traceback" not in finished.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
 def test_a_film_whose_name_is_no_text_is_told_and_the_others_are_read(predict, table, tmp_path, photo, video):
     (tmp_path / "films").mkdir()

@@ -290,7 +290,10 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
         (["optimizer.lr=-1"], "the optimizer does not accept these settings: Invalid learning rate"),
         (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: choose from val/loss, .*val/acc"),
-        (["scheduler=plateau", "scheduler.monitor=typo"], "scheduler.monitor typo is not measured: choose from val/loss"),
+        (
+            ["scheduler=plateau", "scheduler.monitor=typo"],
+            "scheduler.monitor typo is not measured: choose from val/loss",
+        ),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
         (["callbacks.pictures.every_n_epochs=0"], "every_n_epochs must be at least 1, got 0"),
         (["trainer=ddp", "callbacks=finetune"], "callbacks=finetune freezes layers, .* train on one device"),

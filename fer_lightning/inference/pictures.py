@@ -1,5 +1,6 @@
 """Annotated pictures and videos on disk."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,12 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"OpenCV cannot write a video to {os.fsencode(path)}, whose name is not UTF-8: choose another --output"
+            ) from error
         self.path = path
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None

@@ -42,7 +42,7 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
     if metric != "loss":
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # an interval may exceed 1
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
