@@ -5,7 +5,6 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,15 @@ from fer_lightning.data.duplicates import Pairs, alike, flat, groups, identical
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
 from fer_lightning.plots import faces_figure
-from fer_lightning.preprocess import Preprocess
 from fer_lightning.run_folder import claimed
 
 log = logging.getLogger(__name__)
 
 # Images are compared as stored in the cache, all of the same size and before any filter.
-UNREAD = config.NO_TRAINING | {
-    f"preprocess.{name}": value for name, value in asdict(Preprocess()).items() if name not in ("size", "channels")
+UNREAD = {
+    place: value
+    for place, value in (config.NO_TRAINING | config.NO_PREPROCESS).items()
+    if place not in ("preprocess.size", "preprocess.channels")
 }
 
 FLAGGED = "flagged.csv"

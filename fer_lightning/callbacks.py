@@ -85,12 +85,13 @@ class AveragedWeights(WeightAveraging):
         super().__init__(multi_avg_fn=self._update)
         self.decay = decay
 
-    def _update(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
-        steps = int(steps)
-        get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averaged, current, steps)
+    def _update(self, averaged: list[Tensor], current: list[Tensor], steps_on_device: Tensor) -> None:
+        # Reading the count on the device would make every step wait; the model's own stays on the CPU.
+        steps = int(self._average_model.n_averaged)
+        get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averaged, current, steps_on_device)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._average_model.to(pl_module.device)
+        self._average_model.module.to(pl_module.device)
 
 
 class FreezeBackbone(Callback):

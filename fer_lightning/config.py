@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,19 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
+from fer_lightning.preprocess import Preprocess
 from fer_lightning.sweep_folders import job_name, sweep_name
 
-__all__ = ["CONF_DIR", "NO_TRAINING", "check_keys", "compose_config", "instantiate", "plain_errors", "refuse_unread"]
+__all__ = [
+    "CONF_DIR",
+    "NO_PREPROCESS",
+    "NO_TRAINING",
+    "check_keys",
+    "compose_config",
+    "instantiate",
+    "plain_errors",
+    "refuse_unread",
+]
 
 USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parent
@@ -37,6 +47,8 @@ CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent /
 
 # For `refuse_unread`: settings that only the training of a network uses.
 NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0}
+# The same for the preprocessing.
+NO_PREPROCESS = {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
 
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}

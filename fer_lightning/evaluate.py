@@ -5,7 +5,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
-from fer_lightning.preprocess import Preprocess
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.sweep import run_job
@@ -62,7 +61,7 @@ from fer_lightning.sweep import run_job
 log = logging.getLogger(__name__)
 
 # Settings that `data` refers to and this command does not use: the model comes with its own preprocessing.
-UNREAD = config.NO_TRAINING | {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
+UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")

@@ -65,15 +65,8 @@ def load_initial_weights(
             f"{source} does not fit {name}: {'; '.join(list(problems.values())[:MOST_NAMED])}{more}. "
             f"To keep the network's own initial weights there, set 'model.init_skip=[{layers}]'"
         )
-    for key in OF_PIXELS if found.preprocess and preprocess else ():
-        if found.preprocess.get(key) != preprocess[key]:
-            log.warning(
-                "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same",
-                source,
-                key,
-                found.preprocess.get(key),
-                preprocess[key],
-            )
+    if found.preprocess is not None and preprocess is not None:
+        _warn_of_other_pixels(source, found.preprocess, preprocess)
     net.load_state_dict({key: weights[key] for key in wanted}, strict=False)
     return sorted(own.keys() - wanted)
 
@@ -81,6 +74,15 @@ def load_initial_weights(
 def classes_layer(net: nn.Module) -> str:
     """The name of the classification head: the network's last dense layer, which gives the logits."""
     return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    for key in OF_PIXELS:
+        if theirs.get(key) != ours[key]:
+            log.warning(
+                "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same",
+                *(source, key, theirs.get(key), ours[key]),
+            )
 
 
 def _weights_of(name: str, source: str | Path) -> Weights:

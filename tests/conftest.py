@@ -126,7 +126,7 @@ def real_data() -> Callable[[str], Path]:
         for root in roots:
             if (root / name).is_dir():
                 return root / name
-        return pytest.skip(f"{name} is not free to copy: put the download in data/{name}, or in $FER_DATA/{name}")
+        return pytest.skip(f"{name} may not be redistributed: put your download in data/{name}, or in $FER_DATA/{name}")
 
     return find
 

@@ -34,7 +34,7 @@ def camera_film(photo, tmp_path_factory) -> Path:
 def browser(camera_film) -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("there is no chromium here: install it to test the page in a browser")
+        pytest.skip("needs a browser: install chromium (.ci/run does)")
     camera = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera_film}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *camera])

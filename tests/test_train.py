@@ -191,10 +191,14 @@ def test_averaged_weights_are_what_is_kept_and_tested(run):
 
 
 def test_an_average_of_a_few_steps_is_not_of_the_first_weights():
-    average, weights = AveragedWeights(decay=0.999), [torch.zeros(1)]
-    for steps in range(1, 50):
-        average._update(weights, [torch.ones(1)], torch.tensor(steps))
-    assert weights[0] > 0.99
+    average, network = AveragedWeights(decay=0.999), L.LightningModule()
+    network.weight = torch.nn.Parameter(torch.zeros(1))
+    average.setup(None, network, "fit")
+    average._average_model.update_parameters(network)
+    network.weight.data.fill_(1)
+    for _ in range(49):
+        average._average_model.update_parameters(network)
+    assert average._average_model.module.weight > 0.99
 
 
 def test_an_average_lies_where_the_network_is_trained():

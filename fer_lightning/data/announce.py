@@ -11,7 +11,6 @@ from fer_lightning.errors import InputError
 log = logging.getLogger(__name__)
 
 
-@rank_zero_only
 def announce(datamodule: FaceDataModule) -> None:
     """Print how many images each split has, and warn about limits of the numbers measured on them.
 
@@ -20,6 +19,11 @@ def announce(datamodule: FaceDataModule) -> None:
     """
     if not datamodule.has("val") and not datamodule.has("test"):
         raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
+    _tell(datamodule)
+
+
+@rank_zero_only
+def _tell(datamodule: FaceDataModule) -> None:
     counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in STAGES)
     log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
     if datamodule.split.leaks:
@@ -29,7 +33,8 @@ def announce(datamodule: FaceDataModule) -> None:
             datamodule.split.protocol,
         )
     if not datamodule.has("test"):
-        hint = " (this copy of FER2013 lacks PrivateTest)" if datamodule.index.dataset == "fer2013" else ""
+        lacks = datamodule.index.lacks
+        hint = f" (this copy lacks {lacks})" if lacks else ""
         log.warning("no test split here%s: val is reported, under its own name", hint)
     for stage in ("val", "test"):
         missing = datamodule.classes_missing_from(stage)

@@ -1,5 +1,6 @@
 """What a reader returns: every face of a dataset by name and label, with no image decoded yet."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ class FaceIndex:
         splits: The dataset's own split of each image, `train`, `val` or `test`; None if it has none.
         subjects: The person in each image; None if the dataset does not say.
         sequences: The recording from which each image was taken; None if the dataset does not say.
+        lacks: The part of the dataset that this copy is without, in words; None if it is whole.
     """
 
     dataset: str
@@ -33,10 +35,11 @@ class FaceIndex:
     splits: np.ndarray | None = None
     subjects: np.ndarray | None = None
     sequences: np.ndarray | None = None
+    lacks: str | None = None
 
     def __post_init__(self) -> None:
-        if len(set(self.names)) < len(self.names):
-            raise InputError(f"{self.dataset}: {_first_repeated(self.names)} is listed twice")
+        if repeated := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise InputError(f"{self.dataset}: {repeated[0]} is listed twice")
         # torchmetrics does not check targets for logits: a label out of range has to be caught here.
         outside = np.flatnonzero((self.targets < 0) | (self.targets >= len(self.class_names)))
         if len(outside):
@@ -67,8 +70,3 @@ class FaceIndex:
             subjects=pick(self.subjects),
             sequences=pick(self.sequences),
         )
-
-
-def _first_repeated(names: Sequence[str]) -> str:
-    known: set[str] = set()
-    return next(name for name in names if name in known or known.add(name))

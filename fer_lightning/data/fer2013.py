@@ -61,6 +61,7 @@ def _index_folders(tree: FileTree) -> FaceIndex:
         read=tree.decoder(names),
         source_key=tree.key(),
         splits=np.array([SPLITS[match["usage"]] for match in matches]),
+        lacks=_absent({match["usage"] for match in matches}),
     )
 
 
@@ -90,7 +91,12 @@ def _index_csv(tree: FileTree, csv_name: str) -> FaceIndex:
         read=table.image,
         source_key=tree.key(),
         splits=usages.map(SPLITS).to_numpy(str),
+        lacks=_absent(set(usages)),
     )
+
+
+def _absent(usages: set[str]) -> str | None:
+    return ", ".join(usage for usage in SPLITS if usage not in usages) or None
 
 
 class _Csv:
