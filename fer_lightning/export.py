@@ -79,9 +79,8 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
     result = _result_of(_run_folder(checkpoint_path))
     card = card_of(checkpoint)
     if checkpoint_path.name == "best.ckpt":
-        card = replace(
-            card, metrics=result["metrics"]
-        )  # all metrics of the finished run, which are those of its best checkpoint
+        # All metrics of the finished run, which are those of its best checkpoint.
+        card = replace(card, metrics=result["metrics"])
     _make_parent(output)
     datamodule: FaceDataModule = config.instantiate(result["config"]["data"])
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))

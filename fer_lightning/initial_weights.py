@@ -15,12 +15,8 @@ from fer_lightning.models.backbones import imagenet_weights
 log = logging.getLogger(__name__)
 
 MOST_NAMED = 4  # layers named in an error
-OF_PIXELS = (
-    "clahe",
-    "gaussian_kernel",
-    "laplacian",
-    "scaling",
-)  # preprocessing settings that change what the pixels look like
+# Preprocessing settings that change what the pixels look like.
+OF_PIXELS = ("clahe", "gaussian_kernel", "laplacian", "scaling")
 
 
 def load_initial_weights(

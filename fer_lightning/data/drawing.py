@@ -174,9 +174,8 @@ def _draw_eyes(sketch: _Sketch, who: SimpleNamespace, au: Muscles, gaze: np.ndar
     iris = np.stack([0.078 * CIRCLE + gaze] * 2)
     across = iris[0, :, 0] / half
     middle, bulge = np.outer([-tilt, tilt], across), 1 - across**2
-    iris[:, :, 1] = np.clip(
-        iris[:, :, 1], middle - upper * bulge, middle + lower * bulge
-    )  # clip the iris to the opening between the lids
+    # Clip the iris to the opening between the lids.
+    iris[:, :, 1] = np.clip(iris[:, :, 1], middle - upper * bulge, middle + lower * bulge)
     sketch.fill(np.concatenate([upper_lid, lower_lid[:, ::-1]], axis=1), 150 + 0.42 * who.skin)
     sketch.fill(iris + centres, who.iris)
     sketch.fill(0.5 * (iris + gaze) + centres, 10)  # pupil

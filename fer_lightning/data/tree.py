@@ -99,7 +99,7 @@ class FileTree:
 
         Args:
             name: Its path below the root.
-            options: Of `pandas.read_csv`.
+            options: Further arguments of `pandas.read_csv`.
 
         Raises:
             InputError: It cannot be read as csv.

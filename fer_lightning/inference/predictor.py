@@ -156,9 +156,8 @@ class Predictor:
             wait_for_batch: Collect faces until a batch is full; for a camera, False shows frames without delay.
         """
         if self.workers > 1:
-            cv2.setNumThreads(
-                1
-            )  # one core per worker: further threads within OpenCV's calls would only slow each other down
+            # One core per worker: further threads within OpenCV's calls would only slow each other down.
+            cv2.setNumThreads(1)
 
         def find(load: Load) -> Found:
             return self.find(load(), keep_image=keep_images)
