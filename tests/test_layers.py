@@ -31,7 +31,7 @@ LAYERS = [
     {"leaderboard.figures", "leaderboard.page"},
     {"report"},
     {"images", "checkpoint"},
-    {"preprocess"},
+    {"preprocess", "models.fourier"},
     {"models.cnn", "models.seresnet", "models.backbones"},
     {"models.create", "models.cost"},
     {"models"},

@@ -6,6 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fer_lightning.errors import InputError
+from fer_lightning.models.fourier import FourierConv2d
+
+LARGE_KERNEL = 5  # from here on spectra take less time on a CPU, but for the image itself, which has few channels
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class CNN(nn.Module):
             elif isinstance(layer, float):
                 features.append(nn.Dropout(layer if dropout is None else dropout))
             else:
-                features.append(nn.Conv2d(channels, layer, kernel_size, padding=padding))
+                features.append(_convolution(channels, layer, kernel_size, padding, first=not features))
                 features += [nn.BatchNorm2d(layer), nn.ReLU()] if batch_norm else [nn.ReLU()]
                 channels = layer
         head: list[nn.Module] = [nn.Flatten()]
@@ -114,6 +117,14 @@ class CNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, K)."""
         return self.head(self.features(images))
+
+
+def _convolution(
+    in_channels: int, out_channels: int, kernel_size: int, padding: Literal["valid", "same"], *, first: bool
+) -> nn.Conv2d:
+    if padding == "same" and kernel_size >= LARGE_KERNEL and not first:
+        return FourierConv2d(in_channels, out_channels, kernel_size)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
 
 
 def _initialise(net: nn.Module, scheme: Literal["he", "glorot"]) -> None:
