@@ -66,3 +66,10 @@ def test_an_exported_network_has_plain_convolutions():
     program = torch.export.export(net, (images,))
     convolutions = [node for node in program.graph.nodes if node.target is torch.ops.aten.conv2d.padding]
     assert len(convolutions) == 4
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning", "ignore:`torch.jit.trace:FutureWarning")
+def test_a_traced_network_has_plain_convolutions():  # TensorBoard's graph is a trace
+    layer = FourierConv2d(2, 2, 5)
+    trace = torch.jit.trace(layer, torch.zeros(MIN_IMAGES, 2, 8, 8), check_trace=False)
+    assert "aten::_convolution_mode" in str(trace.inlined_graph)

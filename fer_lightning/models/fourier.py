@@ -27,7 +27,8 @@ class FourierConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, C, S, S) to (N, D, S, S)."""
-        if torch.compiler.is_compiling() or not _takes_less_time(features):
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if recorded or not _takes_less_time(features):
             return super().forward(features)
         # What follows, pooling above all, is slow on maps in the order in which spectra leave them.
         maps = _correlate(features, self.weight).contiguous(memory_format=torch.channels_last)
