@@ -1,6 +1,7 @@
 """`make bench`: the cost of a real epoch relative to a bare loop of the same network, measured in one process.
 
-It takes the same settings as training: python -m fer_lightning.bench experiment=fer2013_seresnet_s
+It takes the same settings as training, trainer.limit_train_batches=80 for a part of the epoch among them:
+python -m fer_lightning.bench experiment=fer2013_seresnet_s trainer.limit_train_batches=80
 
 A real epoch reads the cache, augments, trains with the Trainer, measures and logs to TensorBoard; the bare loop only
 repeats forward, backward and step on tensors in memory. The loops take turns, so that noise slows all of them equally.
@@ -12,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import islice
 
 import torch
 from rich.console import Console
@@ -35,7 +37,8 @@ def main() -> None:
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
     datamodule: FaceDataModule = instantiate(cfg.data)
-    batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.train_dataloader()]
+    loader = islice(datamodule.train_dataloader(), cfg.trainer.limit_train_batches)  # as many as the real epoch's
+    batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     device = "cuda" if uses_gpu(cfg.trainer.accelerator) else "cpu"
     loops = {

@@ -28,6 +28,12 @@ class Findings(NamedTuple):
     confusion: np.ndarray
 
 
+def worst_mistakes(findings: Findings) -> np.ndarray:
+    """Positions of the wrong predictions, the most confident first."""
+    wrong = np.flatnonzero(findings.probabilities.argmax(axis=1) != findings.targets)
+    return wrong[np.argsort(-findings.probabilities[wrong].max(axis=1), kind="stable")]
+
+
 class Meter(nn.Module):
     """Everything measured on one split in one epoch.
 

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from fer_lightning.data.cache import Faces
-from fer_lightning.metrics import Findings
+from fer_lightning.metrics import Findings, worst_mistakes
 
 
 def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
@@ -81,8 +81,7 @@ def mistakes_figure(
 ) -> Figure:
     """Show the most confident wrong predictions; images, uint8 (N, S, S) or (N, S, S, 3), match findings."""
     targets, predictions, confidences = _decisions(findings)
-    wrong = np.flatnonzero(predictions != targets)
-    worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:count]
+    worst = worst_mistakes(findings)[:count]
     captions = [f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst]
     return faces_figure(images[worst], captions, title if len(worst) else f"{title}: none")
 

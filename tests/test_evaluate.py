@@ -198,7 +198,22 @@ class TestReport:
         assert {"scores", "classes", "calibration", "abstaining", "averaging", "robustness", "latency"} <= tables
         page = (folder / "index.html").read_text()
         assert page.count("<img") == len(pictures)
-        assert "not a feeling" in (folder / "model_card.md").read_text()
+        card = (folder / "model_card.md").read_text()
+        assert "not a feeling" in card
+        mouth = pd.read_csv(folder / "robustness.csv", index_col=0).loc["mouth covered"]
+        assert f"| mouth covered | {' | '.join(f'{acc:.1%}' for acc in mouth)} |" in card
+        worst = pd.read_csv(folder / "mistakes.csv").iloc[0]
+        assert f"| {worst.image} | {worst.label} | {worst.model_says} | {worst.p_model:.1%} |" in card
+
+    def test_mistakes_are_listed_with_the_most_confident_first(self, report, tmp_path):
+        written = report(*SYNTHETIC)
+        folder = tmp_path / "evaluation"
+        answers = pd.read_csv(folder / "predictions.csv").query("target != prediction")
+        mistakes = pd.read_csv(folder / "report" / "mistakes.csv")
+        assert len(mistakes) == written["faces"]["mistakes"] > 0
+        assert sorted(mistakes.image) == sorted(answers.image)
+        assert mistakes.p_model.is_monotonic_decreasing
+        assert (mistakes.label != mistakes.model_says).all()
 
     def test_its_numbers_are_those_of_the_predictions_beside_it(self, report, tmp_path):
         written = report(*SYNTHETIC, "split=val")

@@ -24,6 +24,7 @@ LAYERS = [
         "seeding",
         "durations",
         "html_page",
+        "markdown",
     },
     {"sweep_folders", "command", "run_settings", "hardware", "result"},
     {"leaderboard.runs"},

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from fer_lightning.evaluation.corruptions import STRENGTHS
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
+from fer_lightning.markdown import markdown_table
 
 LICENCES = {
     "fer2013": "FER2013 was published for a competition, for research; its pictures were found by an image search, and "
@@ -18,7 +21,7 @@ LICENCES = {
     "ones.",
 }
 SHOWN = ("acc", "balanced_acc", "f1_macro", "top2_acc", "auroc_macro", "log_loss", "ece")
-
+MISTAKES = 10  # the number of wrong answers to list
 
 USE = """
 ## Intended use
@@ -42,16 +45,17 @@ Research on facial expressions, teaching, and tools whose users know that they a
 
 def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section]) -> str:
     """The card, which contains only what was measured."""
-    facts = {section.key: section.facts for section in sections}
+    parts = {section.key: section for section in sections}
+    cost = parts["cost"].facts if "cost" in parts else {}
     training = measured.backend.card.training
     return "\n".join(
         [
             f"# Model card: {measured.model}",
-            *("", "## The model", "", *_the_model(measured, facts.get("cost", {}))),
+            *("", "## The model", "", *_the_model(measured, cost)),
             *("", "## What it was trained on", "", f"* {training_in_words(training)}"),
             f"* {LICENCES.get(training.get('dataset'), 'The licence of its training images was not recorded.')}",
             *("", f"## How well it does: {measured.title}", "", *_results(measured, scores)),
-            *("", "## How it fails", "", *_failures(measured, scores, facts)),
+            *("", "## How it fails", "", *_failures(measured, scores, parts)),
             USE,
         ]
     )
@@ -81,13 +85,15 @@ def _results(measured: Measurement, scores: Scores) -> list[str]:
         f"{len(measured.targets):,} images of {', '.join(measured.classes.names)}, protocol {split.protocol}"
         f"{' (near-copies of training images are among them)' if leaks else ''}. {measured.provenance.note} {foreign}",
         "",
-        "| score | value [95 % interval] |",
-        "|---|---|",
-        *(f"| {name} | {scores.overall[name]} |" for name in SHOWN),
+        *markdown_table(("score", "value [95 % interval]"), ((name, str(scores.overall[name])) for name in SHOWN)),
         "",
-        "| class | images | precision | recall | F1 |",
-        "|---|---|---|---|---|",
-        *(f"| {name} | {n:,} | {of['precision']} | {of['recall']} | {of['f1']} |" for name, n, of in of_classes),
+        *markdown_table(
+            ("class", "images", "precision", "recall", "F1"),
+            (
+                (name, f"{count:,}", *(str(of[score]) for score in ("precision", "recall", "f1")))
+                for name, count, of in of_classes
+            ),
+        ),
     ]
 
 
@@ -103,7 +109,7 @@ def training_in_words(training: Mapping) -> str:
     return ", ".join(parts) + "."
 
 
-def _failures(measured: Measurement, scores: Scores, facts: Mapping[str, Mapping]) -> list[str]:
+def _failures(measured: Measurement, scores: Scores, parts: Mapping[str, Section]) -> list[str]:
     names, confusion = measured.classes.names, measured.findings.confusion
     recalls = [of["recall"].value for of in scores.classes]
     worst = min((k for k in range(len(names)) if recalls[k] == recalls[k]), key=recalls.__getitem__)
@@ -116,12 +122,38 @@ def _failures(measured: Measurement, scores: Scores, facts: Mapping[str, Mapping
             f"* Most frequent confusion: {names[i]} taken for {names[j]}, {wrong[i, j]:,} times "
             f"({wrong[i, j] / confusion[i].sum():.1%} of {names[i]})."
         )
-    if rows := facts.get("robustness", {}).get("rows"):
-        hardest = sorted((row for row in rows if row["strength"] == 3), key=lambda row: row["acc"])[:3]
-        lines.append(
-            f"* Under damage (undamaged {facts['robustness']['undamaged']:.1%}; middle strength): "
-            + ", ".join(f"{row['corruption']} {row['acc']:.1%}" for row in hardest)
-            + "."
-        )
-    gaps = {key.removeprefix("groups_"): part["gaps"] for key, part in facts.items() if key.startswith("groups_")}
-    return lines + [f"* Gap of accuracy by {name}: {of['acc']:.3f}." for name, of in gaps.items() if of]
+    gaps = {key.removeprefix("groups_"): of.facts["gaps"] for key, of in parts.items() if key.startswith("groups_")}
+    lines += [f"* Gap of accuracy by {name}: {of['acc']:.3f}." for name, of in gaps.items() if of]
+    return lines + _damage(parts.get("robustness")) + _mistakes(parts["faces"].data["mistakes"])
+
+
+def _damage(robustness: Section | None) -> list[str]:
+    if robustness is None:
+        return []
+    rows = robustness.tables["robustness"].itertuples(index=False)
+    return [
+        "",
+        f"Accuracy under damage, from mild (1) to severe (5), on {robustness.facts['images']:,} images; without damage "
+        f"it is {robustness.facts['undamaged']:.1%}:",
+        "",
+        *markdown_table(
+            ("damage", *map(str, STRENGTHS)), ((kind, *(f"{acc:.1%}" for acc in accs)) for kind, *accs in rows)
+        ),
+    ]
+
+
+def _mistakes(mistakes: pd.DataFrame) -> list[str]:
+    if mistakes.empty:
+        return []
+    return [
+        "",
+        "Wrong with the highest confidence:",
+        "",
+        *markdown_table(
+            ("image", "label", "answer", "confidence"),
+            (
+                (row.image, row.label, row.model_says, f"{row.p_model:.1%}")
+                for row in mistakes[:MISTAKES].itertuples(index=False)
+            ),
+        ),
+    ]

@@ -18,6 +18,7 @@ from fer_lightning.evaluation.label_noise import suspicious_labels
 from fer_lightning.evaluation.measurement import Measurement, logits_of
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, plain
 from fer_lightning.evaluation.section import Section
+from fer_lightning.metrics import worst_mistakes
 from fer_lightning.plots import (
     confusion_matrix_figure,
     faces_figure,
@@ -99,19 +100,11 @@ def faces_section(measured: Measurement) -> Section:
     names, findings, faces = np.array(measured.classes.names), measured.findings, measured.faces
     sure = measured.probabilities.max(axis=1)
     least = np.argsort(sure, kind="stable")[:SHEET]
+    mistakes = worst_mistakes(findings)
     doubted = suspicious_labels(measured.probabilities, measured.targets)
-    table = pd.DataFrame(
-        {
-            "image": measured.names[doubted],
-            "label": names[measured.targets[doubted]],
-            "p_label": measured.probabilities[doubted, measured.targets[doubted]],
-            "model_says": names[measured.predictions[doubted]],
-            "p_model": sure[doubted],
-        }
-    )
-    mistakes = int((measured.predictions != measured.targets).sum())
+    table = _label_and_answer(measured, doubted)
     figures = {"samples": samples_figure(faces, findings, names, "Some of each class")}
-    if mistakes:
+    if len(mistakes):
         figures["worst_mistakes"] = mistakes_figure(faces, findings, names, "Wrong with the highest confidence")
     captions = [_two_best(measured, i) for i in least]
     figures["least_certain"] = faces_figure(faces[least], captions, "The least certain, with the two best classes")
@@ -124,13 +117,14 @@ def faces_section(measured: Measurement) -> Section:
         key="faces",
         title="Faces",
         text=(
-            f"Mistakes: {mistakes:,}. Labels that the model contradicts confidently (Northcutt et al., 2021): "
+            f"Mistakes: {len(mistakes):,}. Labels that the model contradicts confidently (Northcutt et al., 2021): "
             f"{len(doubted):,}, {len(doubted) / len(findings.targets):.1%} of all. Each is either a mistake of the "
             "model or a label to check again.",
         ),
         figures=figures,
         tables={"suspicious_labels": table} if len(doubted) else {},
-        facts={"mistakes": mistakes, "suspicious_labels": len(doubted)},
+        data={"mistakes": _label_and_answer(measured, mistakes)},
+        facts={"mistakes": len(mistakes), "suspicious_labels": len(doubted)},
     )
 
 
@@ -228,6 +222,20 @@ def _by_sequence(measured: Measurement) -> dict[str, Score] | None:
     means = np.zeros_like(measured.probabilities)
     means[first] = sums / np.bincount(of)[:, None]
     return measured.scores(means, first).overall
+
+
+def _label_and_answer(measured: Measurement, chosen: np.ndarray) -> pd.DataFrame:
+    """The label and the model's answer of the images at the positions `chosen`, with their probabilities."""
+    names, targets, answers = np.array(measured.classes.names), measured.targets[chosen], measured.predictions[chosen]
+    return pd.DataFrame(
+        {
+            "image": measured.names[chosen],
+            "label": names[targets],
+            "p_label": measured.probabilities[chosen, targets],
+            "model_says": names[answers],
+            "p_model": measured.probabilities[chosen, answers],
+        }
+    )
 
 
 def _two_best(measured: Measurement, i: int) -> str:

@@ -10,6 +10,7 @@ from fer_lightning import html_page
 from fer_lightning.durations import in_words
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.runs import Column
+from fer_lightning.markdown import markdown_table
 
 HEADER = (
     "entry",
@@ -61,8 +62,7 @@ def markdown(entries: Sequence[Entry], metric: str) -> str:
     """One table per column."""
     lines = ["# Leaderboard", "", NOTE, ""]
     for column, members in columns_of(entries).items():
-        lines += [f"## {column}: {metric}", "", _row(HEADER), _row(["---"] + ["---:"] * (len(HEADER) - 1))]
-        lines += [_row(cells(entry)) for entry in members] + [""]
+        lines += [f"## {column}: {metric}", "", *markdown_table(HEADER, map(cells, members)), ""]
     return "\n".join(lines)
 
 
@@ -78,7 +78,3 @@ def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], u
         items = "".join(f"<li>{html.escape(f'{folder}: {why}')}</li>" for folder, why in unreadable.items())
         parts.append(f"<h2>Left out</h2><ul>{items}</ul>")
     return html_page.document("Leaderboard", "\n".join(parts))
-
-
-def _row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
