@@ -178,8 +178,12 @@ def plain_errors() -> Iterator[None]:
             sys.exit(f"error: SLURM did not take the jobs: {str(error).strip()}")
         if _raiser(error) == "hydra.core.plugins":
             sys.exit(f"error: {error}{_extra_for(str(error))}")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which these commands need not import
+        # torch's errors, which these commands need not import
+        if type(error).__name__ == "OutOfMemoryError":
             sys.exit("error: the GPU's memory is full: lower data.batch_size, or free it of other processes")
+        if type(error).__name__ == "AcceleratorError":
+            what = str(error).partition("\n")[0]
+            sys.exit(f"error: the GPU failed ({what}): resume the run with ckpt_path=RUN/checkpoints/last.ckpt")
         raise
     except (OSError, ValueError) as caught:
         if _raiser(caught).startswith("optuna."):

@@ -135,6 +135,12 @@ def test_a_full_gpu_is_told_with_the_remedy():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_a_gpu_that_fails_is_told_with_the_way_to_go_on():
+    message = "the GPU failed .CUDA error: unspecified launch failure.: resume the run with ckpt_path="
+    with pytest.raises(SystemExit, match=message), plain_errors():
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
 def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():
     assert compose_config("data=ckplus").protocol._target_.endswith("subject_kfold")
     assert compose_config("data=ckplus", "protocol=random_80_20").protocol.percent == [80, 0, 20]
