@@ -87,12 +87,12 @@ def _serve(
 
 
 def _named(models: list[str]) -> dict[str, Path | None]:
-    """Names for the page: the file names, with the folder in front where two are the same."""
+    """Names for the page: the file names, or the whole paths where two are the same."""
     if not models:
         return {"bundled": None}
     paths = [Path(model) for model in dict.fromkeys(models)]
     names = [path.name for path in paths]
-    return {path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}": path for path in paths}
+    return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
 
 
 def run() -> None:

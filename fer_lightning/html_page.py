@@ -58,4 +58,4 @@ def png(figure: Figure) -> bytes:
 
 
 def _has_number(text: str) -> bool:
-    return text[:1].isdigit() or text[:1] in "-+<"
+    return text[:1].isdigit() or text.startswith(("-", "+", "<"))

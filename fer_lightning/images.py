@@ -68,6 +68,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
             before any memory is allocated for them.
     """
     limit = Image.MAX_IMAGE_PIXELS
+    width, height, animated = 0, 0, False
     too_large = f"has more than {limit:,} pixels, the limit (--max-pixels)" if limit else ""
     try:
         with Image.open(io.BytesIO(data)) as header:
@@ -76,8 +77,10 @@ def decode_picture(data: bytes, name: str) -> Picture:
             animated = getattr(header, "is_animated", False) and header.format != "MPO"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(name, too_large) from None
-    except (OSError, ValueError, SyntaxError):  # Pillow reads fewer formats than OpenCV
-        width, height, animated = 0, 0, False
+    except (
+        Exception
+    ):  # Pillow reads fewer formats than OpenCV, and its plugins raise whatever they meet in a damaged file
+        pass
     if limit and width * height > limit:
         raise BadImageError(name, too_large)
     return Picture(decode_image(data, name), animated)

@@ -86,7 +86,7 @@ def main(
     ] = False,
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
-    formats = tuple(format_.split(","))
+    formats = tuple(dict.fromkeys(format_.split(",")))
     _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views)
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
@@ -106,6 +106,7 @@ def main(
     found = list(chain.from_iterable(moments)) if views else open_sources(sources)
     if not found:
         raise InputError(f"no image or video was found in {', '.join(sources)}")
+    _check_save(save, {source.kind for source in found})
     if show:
         check_window()
     introduce(console, predictor)
@@ -158,11 +159,19 @@ def _check_options(
             raise typer.BadParameter(why)
 
 
+def _check_save(save: Save, kinds: set[str]) -> None:
+    if save == "images" and "image" not in kinds:
+        raise typer.BadParameter("--save images marks pictures, and there are only films: use --save video")
+    if save == "video" and kinds == {"image"}:
+        raise typer.BadParameter("--save video marks films, and there are only pictures: use --save images")
+
+
 def _prepare_process(max_pixels: int) -> None:
     """Set what holds for the whole process: how it is stopped, how large a picture may be, who may print."""
     for name in ("SIGTERM", "SIGHUP"):  # as with Ctrl-C, the results so far are kept
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores the hang-up
+            signal.signal(number, signal.default_int_handler)
     Image.MAX_IMAGE_PIXELS = max_pixels
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we report unreadable files ourselves
@@ -171,7 +180,11 @@ def _prepare_process(max_pixels: int) -> None:
 def _predict(
     stream: Iterator[Prediction], results: Results, console: Console, total: int | None, *, show: bool
 ) -> Tally:
-    """Consume all predictions; if Ctrl-C or a full disk stops this midway, the results so far are kept."""
+    """Consume all predictions; if Ctrl-C or a full disk stops this midway, the results so far are kept.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came before there was any result.
+    """
     tally = Tally()
     with results, progress_bar(console) as progress:
         task = progress.add_task("Reading", total=total, rate="")
@@ -182,6 +195,8 @@ def _predict(
                 if show:
                     show_frame(prediction, tally.frames / tally.seconds, anonymous=results.anonymous)
         except (KeyboardInterrupt, WindowClosed):
+            if not tally.frames:
+                raise
             console.print("Stopped; the results so far are kept.")
         except BrokenPipeError:
             pass  # the reader of the rows has closed the pipe
@@ -190,7 +205,8 @@ def _predict(
                 f"stopped after {tally.frames} images, which all tables except parquet contain: "
                 f"{error.strerror or error} ({results.folder}); free some space there, or choose another --output"
             )
-        stream.close()  # finishes the videos before the tables
+        finally:
+            stream.close()  # finishes the videos before the tables
     return tally
 
 

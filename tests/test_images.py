@@ -1,5 +1,6 @@
 """What people's image files hold, and what becomes of it."""
 
+import contextlib
 import io
 
 import cv2
@@ -96,3 +97,12 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 - 1)
     with pytest.raises(BadImageError, match="more than 2,399 pixels"):
         decode_picture(KINDS["JPEG"], "file")
+
+
+def test_an_animation_cut_anywhere_is_read_or_told():
+    frames = [Image.fromarray(np.roll(HALVES, shift, axis=0)) for shift in (0, 7, 14)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for length in range(len(data)):
+        with contextlib.suppress(BadImageError):
+            decode_picture(data[:length], "a.gif")
+    assert decode_picture(data, "a.gif").animated

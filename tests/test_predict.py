@@ -188,6 +188,11 @@ def test_an_unsure_face_is_marked(predict, table, tmp_path, photo):
     assert [row["status"] for row in table()] == ["low_confidence"]
 
 
+def under_nohup() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores Ctrl-C
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @posix_only
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_stopped_run_keeps_a_valid_table_and_a_video_that_plays(onnx_model, video, tmp_path, table, name):
@@ -196,19 +201,53 @@ def test_a_stopped_run_keeps_a_valid_table_and_a_video_that_plays(onnx_model, vi
         [*command, "--save", "video", "--output", "out"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+        preexec_fn=under_nohup,
     ) as process:
         film = tmp_path / "out" / "videos" / "film.mp4"
         while process.poll() is None and not (film.exists() and film.stat().st_size > 20_000):
             time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
         process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert b"the results so far are kept" in errors
+    assert errors.count(b"the results so far are kept") == 1
     frames = {int(row["frame"]) for row in table()}
     assert 5 < len(frames) < 1500
     assert frames == set(range(len(frames)))
     assert cv2.VideoCapture(str(film)).read()[0]
+
+
+@posix_only
+def test_a_run_stopped_before_its_first_result_says_so_by_its_exit_code(onnx_model, tmp_path):
+    command = [sys.executable, "-m", "fer_lightning.predict", "-", "--model", str(onnx_model), "--json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=under_nohup
+    ) as process:
+        assert process.stderr.readline().startswith(b"Model: ")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+
+
+def test_a_view_that_is_missing_is_told(predict, video):
+    video(5)
+    finished = predict("film.mp4", "flim.mp4", "--views")
+    assert finished.returncode == 0
+    assert b"flim.mp4 cannot be read" in finished.stderr
+
+
+@pytest.mark.parametrize(("save", "remedy"), [("images", b"--save video"), ("video", b"--save images")])
+def test_pictures_of_films_and_films_of_pictures_are_refused(predict, video, tmp_path, photo, save, remedy):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    finished = predict("a.jpg" if save == "video" else video(2), "--save", save)
+    assert finished.returncode == 2
+    assert remedy in finished.stderr
+
+
+def test_a_format_given_twice_is_one_format(predict, table, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("a.jpg", "--format", "csv,csv").returncode == 0
+    assert len(table()) == 1
 
 
 def limit():

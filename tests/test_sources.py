@@ -155,3 +155,23 @@ def test_a_film_of_varying_rate_is_whole_though_it_holds_fewer_frames_than_its_r
     [film] = open_sources(["film.webm"])
     last = [load() for load in film.frames()][-1]
     assert (last.problem == "ends after 60 of 120 frames") == ends_early
+
+
+def test_a_folder_passes_over_no_photo_and_no_film(tmp_path):
+    for name in ("a.HEIC", "b.MTS", "c.nef", "d.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"no picture")
+    found = open_sources([str(tmp_path)])
+    assert [source.kind for source in found] == ["image", "video", "image", "image"]
+    frames = [load() for source in found for load in source.frames()]
+    assert "does not decode as an image: convert it to JPEG" in frames[0].problem
+    assert "convert" not in frames[3].problem
+
+
+def test_a_rate_that_no_camera_has_is_not_taken_for_one(tmp_path):
+    for fps, known in ((1000, None), (30, 30)):
+        path = str(tmp_path / f"{fps}.avi")
+        writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), fps, (32, 32))
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+        writer.release()
+        [source] = open_sources([path])
+        assert source.fps == known

@@ -95,7 +95,7 @@ class TestService:
     def test_the_time_that_is_left_is_told(self, service, film, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.time", SimpleClock())
         notes = [answer.note for answer in service.video(film, SETTINGS)]
-        assert notes[0] == "1 frames read."
+        assert notes[0] == "1 frame read."
         assert notes[30].startswith("31 of 40 frames read; about ")
 
     def test_faces_are_hidden_where_that_is_asked_for(self, service, portrait, photo):
@@ -116,6 +116,15 @@ class TestService:
         assert tracks == [0, 0, 0]
         other = cv2.imencode(".jpg", np.roll(photo, 200, axis=1))[1].tobytes()
         assert service.frame(other, "a", SETTINGS)["faces"][0]["track"] == 1
+
+    def test_a_camera_that_changes_the_model_begins_anew(self, onnx_model, photo, tmp_path):
+        service = Service({"one": onnx_model, "other": onnx_model}, tmp_path / "results")
+        here, elsewhere = (cv2.imencode(".jpg", np.roll(photo, by, axis=1))[1].tobytes() for by in (0, 200))
+        tracks = [
+            service.frame(jpeg, "a", Settings(model=model))["faces"][0]["track"]
+            for jpeg, model in ((here, "one"), (elsewhere, "other"), (elsewhere, "one"))
+        ]
+        assert tracks == [0, 0, 1]
 
     def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(self, service, photo, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -250,6 +259,8 @@ class TestCommand:
     def test_models_of_one_name_are_told_apart_by_their_folders(self):
         paths = ["a/model.onnx", "b/model.onnx", "c/best.ckpt", "a/model.onnx"]
         assert list(_named(paths)) == ["a/model.onnx", "b/model.onnx", "best.ckpt"]
+        runs = ["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"]
+        assert list(_named(runs)) == runs
         assert _named([]) == {"bundled": None}
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:

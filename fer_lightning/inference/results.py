@@ -39,6 +39,9 @@ class Results:
         anonymous: Hide the faces in all written pictures and videos.
         extra_tables: Further writers for the rows.
         video_writer: Function that opens an annotated video, given its path and frames per second.
+
+    Attributes:
+        problems: What could not be read so far, or not in whole: a sentence each, for people.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Results:
         self.abstain_below = abstain_below
         self.anonymous = anonymous
         self.video_writer = video_writer
+        self.problems: list[str] = []
         self._formats = formats
         self._tables = list(extra_tables)
         self._open: list[AbstractContextManager[TableWriter]] = []
@@ -125,12 +129,15 @@ class Results:
     def _add_rows(self, prediction: Prediction) -> None:
         for table in self._tables:
             table.write(rows(prediction, abstain_below=self.abstain_below))
-        if self.folder is not None and prediction.frame.problem:
-            frame = prediction.frame
-            self._problems.write([{"source": printable(frame.source), "frame": frame.number, "problem": frame.problem}])
+        frame = prediction.frame
+        if frame.problem:
+            self.problems.append(f"{frame.source} {frame.problem}")
+        if frame.problem and self.folder is not None:
+            row = {"source": printable(frame.source), "frame": frame.number, "problem": frame.problem}
+            self._problem_table.write([row])
 
     @cached_property
-    def _problems(self) -> TableWriter:
+    def _problem_table(self) -> TableWriter:
         return self._table("problems.csv", PROBLEM)
 
     @cached_property

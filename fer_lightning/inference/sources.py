@@ -15,7 +15,13 @@ import numpy as np
 from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_picture
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"}
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp", ".3g2",
+    ".ts", ".mts", ".m2ts",
+}  # fmt: skip
+# Photos that OpenCV does not decode: in a folder they are not passed over, but told as unreadable.
+UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
 
@@ -74,7 +80,7 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
     sources = []
     for name in names:
         if name == "-":
-            sources.append(_image("-", lambda: sys.stdin.buffer.read()))
+            sources.append(Source(name="-", kind="image", frames=_stdin))
         elif name.isdecimal() and not Path(name).exists():
             sources.append(open_camera(int(name), start=start))
         elif Path(name).is_dir():
@@ -93,11 +99,12 @@ def open_camera(number: int, *, start: float | None = None) -> Source:
 
 
 def _pictures_below(folder: str) -> Iterator[str]:
+    wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREADABLE_SUFFIXES
     # Links to folders are not followed: they may lead in circles.
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders.sort()
         for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in wanted and not name.startswith("."):
                 yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
 
 
@@ -111,6 +118,11 @@ def _file(path: str) -> Source:
     return _image(path, Path(path).read_bytes)
 
 
+def _stdin() -> Iterator[Load]:
+    data = sys.stdin.buffer.read()  # here, not in a thread of the pool, which Ctrl-C would not reach
+    yield lambda: _read_image("-", lambda: data)
+
+
 def _image(name: str, read: Callable[[], bytes]) -> Source:
     return Source(name=name, kind="image", frames=lambda: iter([lambda: _read_image(name, read)]))
 
@@ -121,7 +133,8 @@ def _read_image(name: str, read: Callable[[], bytes]) -> Frame:
     except OSError as error:
         return Frame(source=name, problem=f"cannot be read ({error.strerror or error})")
     except BadImageError as error:
-        return Frame(source=name, problem=error.reason)
+        remedy = ": convert it to JPEG" if Path(name).suffix.lower() in UNREADABLE_SUFFIXES else ""
+        return Frame(source=name, problem=f"{error.reason}{remedy}")
     return Frame(
         source=name,
         image=picture.image,
@@ -143,7 +156,7 @@ def _video(path: str) -> Source:
         kind="video",
         frames=lambda: _video_frames(path),
         count=count if count > 0 else None,
-        fps=fps if fps > 0 else None,
+        fps=fps if 0 < fps <= FASTEST_FPS else None,
     )
 
 

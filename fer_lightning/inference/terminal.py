@@ -23,7 +23,6 @@ class Tally:
     faces: int = 0
     no_face: int = 0
     unreadable: int = 0
-    problems: list[str] = field(default_factory=list)
     first: list[Prediction] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     stopped_by: str | None = None
@@ -34,8 +33,6 @@ class Tally:
         self.faces += len(prediction.faces)
         self.no_face += prediction.readable and not prediction.faces
         self.unreadable += not prediction.readable
-        if prediction.frame.problem and len(self.problems) <= MOST_LINES:
-            self.problems.append(f"{prediction.frame.source} {prediction.frame.problem}")
         if len(self.first) < MOST_LINES:
             self.first.append(Prediction(frame=prediction.frame.without_image(), faces=prediction.faces))
 
@@ -71,10 +68,11 @@ def progress_bar(console: Console) -> Progress:
 
 def summarise(console: Console, tally: Tally, results: Results) -> None:
     """Print what went wrong, the faces if there are few, and where the results are."""
-    for problem in tally.problems[:MOST_LINES]:
+    for problem in results.problems[:MOST_LINES]:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
-    if len(tally.problems) > MOST_LINES:
-        console.print("[yellow]... and more: see problems.csv[/yellow]")
+    if (more := len(results.problems) - MOST_LINES) > 0:
+        place = "" if results.folder is None else ": see problems.csv"
+        console.print(f"[yellow]... and {more:,} more{place}[/yellow]")
     if tally.frames <= MOST_LINES and tally.faces:
         console.print(_faces_table(tally.first))
     console.print(

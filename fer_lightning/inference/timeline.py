@@ -1,5 +1,6 @@
 """A video's emotions over time, as one picture."""
 
+import warnings
 from array import array
 from collections import defaultdict
 from pathlib import Path
@@ -49,8 +50,10 @@ class Timeline:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
         hidden = len(self._times) - len(people)
-        figure.suptitle(title + (f" ({hidden} more people were seen more briefly)" if hidden else ""), fontsize=10)
-        with replacing(path) as temporary:
+        more = f" ({hidden} more people were seen more briefly)" if hidden else ""
+        figure.suptitle(f"{title}{more}", fontsize=10, parse_math=False)  # a file's name may hold dollar signs
+        with replacing(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # or letters that the font lacks
             figure.savefig(temporary, dpi=120)
         plt.close(figure)
         return True

@@ -10,6 +10,8 @@ from fer_lightning.inference.pictures import drawn
 from fer_lightning.inference.predictor import Prediction
 
 WINDOW = "fer-predict"
+NO_KEY = -1
+PATIENCE_MS = 100  # how long to wait for a key before looking whether the window is still open
 
 
 class WindowClosed(Exception):
@@ -27,11 +29,19 @@ def check_window() -> None:
 
 
 def show_frame(prediction: Prediction, rate: float, *, anonymous: bool) -> None:
-    """Show a frame with its faces marked; raises WindowClosed on `q`. The title shows the rate in frames/s."""
+    """Show a frame with its faces marked: one of a film until the next, a picture until a key; WindowClosed on `q`."""
     if prediction.frame.image is None:
         return
     cv2.namedWindow(WINDOW, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
     cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
-    cv2.setWindowTitle(WINDOW, f"fer-predict, {rate:.0f} frames/s (q to quit)")
-    if cv2.waitKey(1) == ord("q") or cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
-        raise WindowClosed
+    moving = prediction.frame.time_s is not None
+    about = f"{rate:.0f} frames/s (q to quit)" if moving else "any key for the next picture, q to quit"
+    cv2.setWindowTitle(WINDOW, f"fer-predict, {about}")
+    while (key := cv2.waitKey(1 if moving else PATIENCE_MS)) != ord("q") and _is_open():
+        if moving or key != NO_KEY:
+            return
+    raise WindowClosed
+
+
+def _is_open() -> bool:
+    return cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) >= 1

@@ -87,7 +87,7 @@ class Service:
         self.folder = folder
         self._lock = threading.Lock()
         self._number = 0
-        self._trackers: OrderedDict[str, Tracker] = OrderedDict()
+        self._trackers: OrderedDict[tuple[str, str], Tracker] = OrderedDict()
         self._predictor = lru_cache(maxsize=8)(self._load)
         for name in self.models:
             self.predictor(Settings(model=name))
@@ -138,7 +138,7 @@ class Service:
         yield Answer(folder=results.folder, predictions=predictions, note=note)
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
-        """The faces in a camera frame; people are tracked and smoothed as long as `who` keeps sending frames."""
+        """The faces in a camera frame; people are tracked and smoothed as long as `who` keeps sending to one model."""
         try:
             image = decode_picture(jpeg, "the frame").image
         except BadImageError as error:
@@ -148,9 +148,10 @@ class Service:
         frame = Frame(source=who, time_s=time.monotonic(), image=image)
         [prediction] = predictor.classify([predictor.find(frame)])
         with self._lock:
-            tracker = self._trackers.setdefault(who, Tracker(smooth_s=settings.smooth_s))
+            viewer = (who, settings.model)
+            tracker = self._trackers.setdefault(viewer, Tracker(smooth_s=settings.smooth_s))
             tracker.smooth_s = settings.smooth_s
-            self._trackers.move_to_end(who)
+            self._trackers.move_to_end(viewer)
             while len(self._trackers) > MOST_PEOPLE:
                 self._trackers.popitem(last=False)
             prediction = tracker.follow(prediction)
@@ -227,7 +228,7 @@ def _plain(face: Face) -> dict[str, Any]:
 
 def _progress(frames: int, total: int | None, seconds: float) -> str:
     if not total or frames < ESTIMATE_AFTER:
-        return f"{frames:,} frames read."
+        return f"{frames:,} frame{'' if frames == 1 else 's'} read."
     left = max(total - frames, 0) * seconds / frames
     minutes, rest = divmod(round(left), 60)
     return f"{frames:,} of {total:,} frames read; about {f'{minutes} min ' if minutes else ''}{rest} s left."
