@@ -38,6 +38,7 @@ class Weights(NamedTuple):
 
     by_name: dict[str, Tensor]
     preprocess: dict[str, Any] | None  # how the pixels were prepared; None if fer_lightning did not train them
+    training: dict[str, Any] | None = None  # what they were trained on, if it is recorded
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -53,7 +54,8 @@ def read_weights(path: str | Path) -> Weights:
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) is not a weights file: give a run's best.ckpt")
     content = _load(path)
     if _is_checkpoint(content):
-        return Weights(network_weights(content), content["hyper_parameters"]["preprocess"])
+        facts = content["hyper_parameters"]
+        return Weights(network_weights(content), facts["preprocess"], facts.get("training"))
     if (
         not isinstance(content, dict)
         or not content

@@ -155,7 +155,7 @@ OmegaConf.register_new_resolver("run_folder", run_folder)
 OmegaConf.register_new_resolver("best_is", best_is)
 OmegaConf.register_new_resolver("job_name", job_name)
 # Cached, so that the name stays the same on machines where the sweep's job has a different command line.
-OmegaConf.register_new_resolver("sweep_name", lambda: sweep_name(sys.argv[1:]), use_cache=True)
+OmegaConf.register_new_resolver("sweep_name", lambda command: sweep_name(command, sys.argv[1:]), use_cache=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once)
 OmegaConf.register_new_resolver("gpus_a_job", lambda: min(1, len(visible_gpus())))
 

@@ -68,6 +68,8 @@ UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 def main(cfg: DictConfig) -> float:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
     matplotlib.use("agg")
+    if cfg.ckpt_path == "newest":  # another one by the time that the command is repeated
+        cfg.ckpt_path = str(find_model("newest", exported=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         if isinstance(cfg.ckpt_path, ListConfig):
             raise InputError("a list of models is compared in one job: omit -m, or the brackets")
@@ -234,14 +236,18 @@ def _write(
     model_card_text = model_card(measured, scores, sections)
     write_report(folder / "report", measured.title, introduction, sections, described, model_card_text)
     metrics = _metrics(measured)
-    settings = OmegaConf.merge(cfg, {"preprocess": card.preprocess.to_dict()})
     write_result(
         folder / "result.json",
         {
             **facts,
-            "config": OmegaConf.to_container(settings, resolve=True),
+            "config": OmegaConf.to_container(cfg, resolve=True),
             "hardware": describe_hardware(),
-            "model": {"path": path, "training": dict(card.training), "metrics": dict(card.metrics)},
+            "model": {
+                "path": path,
+                "preprocess": card.preprocess.to_dict(),
+                "training": dict(card.training),
+                "metrics": dict(card.metrics),
+            },
             "data": data,
             "split": measured.provenance.split,
             "class_names": list(names),

@@ -26,6 +26,7 @@ def load_initial_weights(
     *,
     skip: Sequence[str] = (),
     preprocess: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Copy the weights of `source` into a network, except the classification head, which stays as it is.
 
@@ -38,6 +39,7 @@ def load_initial_weights(
         source: `imagenet`, `bundled`, a run's checkpoint, or a weights file.
         skip: Layers or parameters that are not copied.
         preprocess: This training's preprocessing; a warning says where the source's was different.
+        training: What this training is on; a warning says if the source was trained on another split of it.
 
     Returns:
         The names of the parameters that were not copied.
@@ -63,6 +65,8 @@ def load_initial_weights(
         )
     if found.preprocess is not None and preprocess is not None:
         _warn_of_other_pixels(source, found.preprocess, preprocess)
+    if found.training and training:
+        _warn_of_seen_images(source, found.training, training)
     net.load_state_dict({key: weights[key] for key in wanted}, strict=False)
     return sorted(own.keys() - wanted)
 
@@ -79,6 +83,17 @@ def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: M
                 "the weights of %s were trained with preprocess.%s=%s, and this run has %s: use the same",
                 *(source, key, theirs.get(key), ours[key]),
             )
+
+
+def _warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    splits, own = theirs.get("splits", {}), ours.get("splits", {})
+    if theirs.get("dataset") == ours.get("dataset") and splits.get("train") != own.get("train"):
+        log.warning(
+            "the weights of %s were trained on another split of %s: they may have seen the images that this run is "
+            "measured on, and its scores may be too good",
+            source,
+            ours.get("dataset"),
+        )
 
 
 def _weights_of(name: str, source: str | Path) -> Weights:

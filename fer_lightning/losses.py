@@ -4,8 +4,10 @@ Each takes logits (N, K), targets (N,), the training images per class (K,) and t
 over the batch. Validation and test always use plain cross-entropy.
 """
 
-from torch import Tensor
+from torch import Tensor, finfo
 from torch.nn import functional
+
+from fer_lightning.errors import InputError
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, class_counts: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -30,9 +32,12 @@ def focal(
     logits: Tensor, targets: Tensor, class_counts: Tensor, *, label_smoothing: float = 0.0, gamma: float = 2.0
 ) -> Tensor:
     """Cross-entropy times (1 - p)^gamma, p the target's probability: easy images count less (Lin et al., 2017)."""
+    if gamma < 0:
+        raise InputError(f"loss.gamma must be at least 0, got {gamma}")
     losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
-    right = logits.softmax(1).gather(1, targets[:, None])[:, 0]
-    return ((1 - right) ** gamma * losses).mean()
+    wrong = 1 - logits.softmax(1).gather(1, targets[:, None])[:, 0]
+    # Where p rounds to 1, the gradient of a power below 1 would be infinite.
+    return (wrong.clamp_min(finfo(wrong.dtype).eps) ** gamma * losses).mean()
 
 
 def logit_adjusted(

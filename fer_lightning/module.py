@@ -108,7 +108,12 @@ class ExpressionClassifier(L.LightningModule):
         if self.hparams.init_from is not None:
             source, skip = self.hparams.init_from, self.hparams.init_skip
             new = load_initial_weights(
-                self.net, self.hparams.net["name"], source, skip=skip, preprocess=self.hparams.preprocess
+                self.net,
+                self.hparams.net["name"],
+                source,
+                skip=skip,
+                preprocess=self.hparams.preprocess,
+                training=self.hparams.training,
             )
             log.info("initialised from %s, except %s", source, ", ".join(new))
 

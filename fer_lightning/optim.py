@@ -18,6 +18,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from fer_lightning.errors import InputError
+
 
 def decay_weights_only(net: nn.Module) -> list[dict[str, Any]]:
     """Two parameter groups: filters and matrices, and the rest (biases, batch norms), which has no weight decay."""
@@ -30,6 +32,8 @@ def decay_weights_only(net: nn.Module) -> list[dict[str, Any]]:
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0) -> dict[str, Any]:
     """Cosine decay from the optimizer's learning rate to `final`, after a linear rise over the fraction `warmup`."""
+    if not 0 <= warmup < 1:
+        raise InputError(f"scheduler.warmup is a fraction of all steps, from 0 to below 1, got {warmup}")
     rising = round(warmup * total_steps)
     falling = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising), eta_min=final)
     if not rising:

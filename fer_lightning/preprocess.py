@@ -57,6 +57,12 @@ class Preprocess:
             raise InputError(f"preprocess.clahe must be a positive clip limit, or null, got {self.clahe}")
         if self.scaling not in (*SCALINGS, "standard"):
             raise InputError(f"preprocess.scaling must be unit, symmetric or standard, got {self.scaling!r}")
+        given = [value is not None for value in (self.mean, self.std)]
+        if any(given) and not (all(given) and self.scaling == "standard"):
+            raise InputError(
+                "preprocess.mean and preprocess.std are set together, and with preprocess.scaling=standard; got "
+                f"mean={self.mean}, std={self.std}, scaling={self.scaling}"
+            )
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Map a picture, uint8 (H, W) grey or (H, W, 3) BGR, to uint8 (S, S) or (S, S, 3)."""

@@ -7,9 +7,7 @@ from typing import Any
 # Settings that only repeat a run, or that say where and how it ran, but not what was learnt.
 REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
 PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
-MACHINE = tuple(
-    f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "precision", "compile", "_target_")
-)
+MACHINE = ("trainer.accelerator", "trainer.compile", "trainer._target_")
 WATCHING = (  # callbacks that do not affect what is learnt
     "progress",
     "epoch_seed",

@@ -111,8 +111,9 @@ def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The settings by dotted keys, without places; the run's own folder, wherever it is, becomes `RUN`."""
     anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
-    # Another root may hold other images.
-    return {key: value for key, value in flat(anywhere) if key not in PLACES or key == "data.root"}
+    # Another root may hold other images; a training's checkpoint is only where it resumes.
+    telling = {"data.root"} if "trainer" in config else {"data.root", "ckpt_path"}  # there it is what is measured
+    return {key: value for key, value in flat(anywhere) if key not in PLACES or key in telling}
 
 
 def _version(facts: dict[str, Any]) -> str:
@@ -218,7 +219,7 @@ class SweepReport(Callback):
         """Report how many jobs are done, which failed and why, and end with exit code 1 if any failed."""
         sweep_dir = Path(config.hydra.sweep.dir)
         failures = [path for path in sorted(sweep_dir.glob("*/failure.json")) if path.stat().st_mtime >= self.started]
-        done = len(list(sweep_dir.glob("*/result.json")))
+        done = len({path.parent for path in sweep_dir.glob("*/result.json")} - {path.parent for path in failures})
         print(f"Jobs done: {done}, failed: {len(failures)}. Compare them: fer-report {sweep_dir}", flush=True)
         if failures:
             reasons = [f"  {path.parent.name}: {json.loads(path.read_text())['reason']}" for path in failures]
@@ -232,7 +233,13 @@ def _is_grid(config: DictConfig) -> bool:
 
 
 def _check_comparable_trials(config: DictConfig) -> None:
-    """End at once if a search would have no validation score to compare its trials by."""
+    """End at once if a search would compare its trials by no validation score, or seek the worst."""
+    direction = {"min": "minimize", "max": "maximize"}[config.monitor.mode]
+    if config.hydra.sweeper.get("direction", direction) != direction:
+        sys.exit(
+            f"error: the best {config.monitor.metric} is the {config.monitor.mode}imum, and this search would "
+            f"{config.hydra.sweeper.direction} it: set hydra.sweeper.direction={direction}"
+        )
     try:
         datamodule = instantiate(config.data)
         validates = datamodule.has("val")

@@ -11,14 +11,14 @@ LONGEST = 100  # characters; file systems take 255 bytes
 NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # arguments about where and how to run, not what
 
 
-def sweep_name(arguments: Sequence[str]) -> str:
-    """The values of a command's arguments, and a digest of them and of the code version.
+def sweep_name(command: str, arguments: Sequence[str]) -> str:
+    """The values of a command's arguments, and a digest of them, of the command and of the code version.
 
     The order of the arguments, and where the sweep runs, do not change the name.
     """
     meant = [text for text in arguments if not text.startswith(NOT_OF_THE_JOB)]
     values = "_".join(_plain(text.partition("=")[2]) for text in meant)
-    digest = _digest([sorted(meant), code_digest()])
+    digest = _digest([command, sorted(meant), code_digest()])
     return f"{values[:LONGEST]}_{digest}".lstrip("_")
 
 

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
+# Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
+UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
 # Trainer settings that change what is learnt.
 TRAINER_FACTS = ("max_epochs", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
 
@@ -123,6 +125,11 @@ def _check_settings(cfg: DictConfig) -> None:
         raise InputError(
             "val chooses the best epoch, so it must be measured after each one: omit trainer.limit_val_batches=0 and "
             "trainer.check_val_every_n_epoch"
+        )
+    if used := [name for name in UNFIT_SWITCHES if cfg.trainer.get(name)]:
+        raise InputError(
+            f"trainer.{used[0]} takes away what a run needs: for a quick trial set trainer.max_epochs=1 and "
+            "trainer.limit_train_batches=2"
         )
     if "freeze" in cfg.callbacks and str(cfg.trainer.strategy).startswith("ddp"):
         raise InputError(
@@ -243,7 +250,7 @@ def _write_run(
             "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
             "data": datamodule.fingerprint,
             "class_names": model.class_names,
-            "selection": f"best epoch by {cfg.monitor.metric}" if datamodule.has("val") else "last epoch",
+            "selection": f"best epoch by {cfg.monitor.metric}" if cfg.monitor.metric else "last epoch",
             "best_epoch": load_checkpoint(trainer.checkpoint_callback.best_model_path)["epoch"] + 1,
             "parameters": parameters,
             "multiply_adds": multiply_adds,

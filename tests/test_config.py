@@ -84,6 +84,12 @@ def test_every_option_of_every_group_builds(option, tmp_path):
     instantiate(cfg[group])
 
 
+def test_a_warm_up_in_epochs_is_refused():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(InputError, match="scheduler.warmup is a fraction of all steps, from 0 to below 1, got 5"):
+        instantiate(compose_config("scheduler=cosine", "scheduler.warmup=5", "output_dir=x").scheduler)(optimizer, 10)
+
+
 def test_the_cosine_schedule_rises_and_falls_to_its_end():
     cfg = compose_config("scheduler=cosine", "scheduler.warmup=0.2", "output_dir=x")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -72,9 +72,19 @@ def test_the_older_format_of_torchvisions_files_serves(write_weights):
 def test_a_runs_checkpoint_serves(finished_run):
     ours = create_model("cnn4", num_classes=7)
     load_initial_weights(ours, "cnn4", finished_run / "checkpoints" / "best.ckpt")
-    weights, preprocess = read_weights(finished_run / "checkpoints" / "best.ckpt")
-    assert preprocess == Preprocess().to_dict()
-    torch.testing.assert_close(ours.state_dict()["features.0.weight"], weights["features.0.weight"])
+    found = read_weights(finished_run / "checkpoints" / "best.ckpt")
+    assert found.preprocess == Preprocess().to_dict()
+    torch.testing.assert_close(ours.state_dict()["features.0.weight"], found.by_name["features.0.weight"])
+
+
+def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, caplog):
+    path = finished_run / "checkpoints" / "best.ckpt"
+    seen = read_weights(path).training
+    other_split = seen | {"splits": seen["splits"] | {"train": "another fold"}}
+    for training, told in ((seen, False), (other_split, True), (other_split | {"dataset": "ckplus"}, False)):
+        caplog.clear()
+        load_initial_weights(create_model("cnn4", num_classes=7), "cnn4", path, training=training)
+        assert ("were trained on another split of synthetic" in caplog.text) is told
 
 
 def test_the_packages_own_model_serves():

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fer_lightning import losses
+from fer_lightning.errors import InputError
 
 COUNTS = torch.tensor([900, 90, 10])
 
@@ -67,3 +68,14 @@ def test_label_smoothing_reaches_every_loss(batch, loss):
     logits, targets = batch
     counts = torch.tensor([20, 20, 20])
     assert loss(10 * logits, targets, counts, label_smoothing=0.3) != loss(10 * logits, targets, counts)
+
+
+def test_focal_has_a_gradient_where_an_image_is_surely_right():
+    logits = torch.tensor([[30.0, 0, 0]], requires_grad=True)
+    losses.focal(logits, torch.tensor([0]), COUNTS, gamma=0.5).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_a_focal_loss_that_would_favour_the_easy_is_refused(batch):
+    with pytest.raises(InputError, match="loss.gamma must be at least 0, got -1"):
+        losses.focal(*batch, COUNTS, gamma=-1)

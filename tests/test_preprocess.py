@@ -189,6 +189,8 @@ class TestSettings:
             ({"gaussian_kernel": 0}, "gaussian_kernel must be odd and positive, or null, got 0"),
             ({"gaussian_kernel": -3}, "gaussian_kernel must be odd and positive, or null, got -3"),
             ({"scaling": "minmax"}, "scaling must be unit, symmetric or standard, got 'minmax'"),
+            ({"mean": 0.5, "std": 0.2}, "mean and preprocess.std are set together, and with .*got mean=0.5"),
+            ({"mean": 0.5, "scaling": "standard"}, "mean and preprocess.std are set together.*std=None"),
         ],
         ids=lambda value: str(value) if isinstance(value, dict) else "",
     )

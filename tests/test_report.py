@@ -141,6 +141,32 @@ class TestEntries:
         write_run("alone_again", net="cnn3", acc=0.5)
         assert [each.interval for each in leaderboard(tmp_path) if each.label == "cnn3"] == [None]
 
+    def test_splits_drawn_anew_are_repetitions_and_their_folds_stay_apart(self, write_run, tmp_path):
+        for split_seed, acc in enumerate((0.6, 0.8)):
+            for fold in range(2):
+                protocol = {"fold": fold, "n_folds": 2, "seed": split_seed}
+                write_run(f"{split_seed}_{fold}", acc=acc, settings={"protocol": protocol})
+        [entry] = leaderboard(tmp_path)
+        assert (entry.repetitions, len(entry.runs)) == ("1 seed, 2 folds, 2 splits", 4)
+        assert (entry.mean, entry.std) == (pytest.approx(0.7), pytest.approx(np.std([0.6, 0.8], ddof=1)))
+
+    @pytest.mark.parametrize(("one", "other"), [(None, 0), (None, False), (0.5, 0)])
+    def test_none_is_not_zero(self, write_run, tmp_path, one, other):  # dropout: the paper's rates, and no dropout
+        for name, value in (("one", one), ("other", other)):
+            write_run(name, settings={"model": {"net": {"name": "cnn4", "dropout": value}}})
+        assert len(leaderboard(tmp_path)) == 2
+
+    def test_two_processes_are_not_one(self, write_run, tmp_path):
+        for devices in (1, 2):
+            write_run(str(devices), settings={"trainer": {"devices": devices}})
+        assert len(leaderboard(tmp_path)) == 2
+
+    def test_no_run_is_dropped_for_another_that_differs(self, write_run, tmp_path):
+        for lr in (0.1, 0.2):
+            write_run(f"{lr}", settings={"lr": lr})
+        with pytest.raises(InputError, match="--group-by puts runs of different lr into one entry: add it"):
+            leaderboard(tmp_path, group_by=["model.net.kernel_size"])
+
     def test_a_setting_that_differs_tells_entries_apart_and_names_them(self, write_run, tmp_path):
         write_run("a", acc=0.6, kernel_size=3)
         write_run("b", acc=0.7, kernel_size=5)

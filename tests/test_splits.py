@@ -207,6 +207,11 @@ class TestOfficial:
         with pytest.raises(InputError, match=r"random_80_10_10, or protocol=subject_kfold$"):
             official(index)
 
+    def test_a_val_split_is_not_drawn_where_there_is_one(self):
+        index = index_of([0, 1, 2] * 3, splits=np.repeat(["train", "val", "test"], 3))
+        with pytest.raises(InputError, match="tiny has a val split of its own: omit protocol.val_percent=10"):
+            official(index, val_percent=10)
+
     def test_a_class_without_training_images_is_named(self):
         splits = np.array(["train", "train", "test", "train", "train", "val"])
         with pytest.raises(InputError, match="official leaves no training image of class sad"):

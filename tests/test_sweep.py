@@ -246,6 +246,9 @@ def test_a_search_tells_before_its_first_trial_that_nothing_is_validated_and_sur
     unvalidated = sweep(tmp_path, *search, "protocol=random_80_20")
     assert unvalidated.returncode == 1
     assert "a search compares its trials by val/acc, and random_80_20 of synthetic has no" in unvalidated.stderr
+    worst = sweep(tmp_path, *search, "protocol=official", "monitor.metric=val/loss")
+    assert worst.returncode == 1
+    assert "the best val/loss is the minimum, and this search would maximize it" in worst.stderr
     assert not list(tmp_path.glob("sweep/*/output.log"))
 
     failing = sweep(tmp_path, *search, "protocol=official", "hydra.sweeper.n_trials=2", "model.net.kernel_size=7")
@@ -253,6 +256,25 @@ def test_a_search_tells_before_its_first_trial_that_nothing_is_validated_and_sur
     assert "Traceback" not in failing.stderr
     assert "error: no trial of this search produced a result" in failing.stderr
     assert len(list(tmp_path.glob("sweep/*/failure.json"))) == 2
+
+
+def test_evaluations_that_are_done_are_not_done_again_and_those_of_another_model_are_told(finished_run, tmp_path):
+    quick = ("evaluate.robustness=0", "evaluate.attribution=0", "evaluate.resamples=0", "hydra.sweep.dir=sweep")
+    faces = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "split=val,test")
+
+    def evaluate_with(model: Path) -> str:
+        command = [sys.executable, "-m", "fer_lightning.evaluate", "-m", f"ckpt_path={model}", *quick, *faces]
+        subdir = "hydra.sweep.subdir=${split}"  # the model's path in it would make another model another job
+        finished = subprocess.run([*command, subdir], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return finished.stdout + finished.stderr
+
+    assert "Jobs done: 2, failed: 0" in evaluate_with(finished_run)
+    again = evaluate_with(finished_run)
+    assert again.count("already done") == 2
+    assert "Jobs done: 2, failed: 0" in again
+    other = evaluate_with(finished_run / "checkpoints" / "last.ckpt")
+    assert "the folder holds a run with ckpt_path=" in other
+    assert "Jobs done: 0, failed: 2" in other
 
 
 def test_another_folder_of_faces_is_another_job(tmp_path):
@@ -303,12 +325,13 @@ def test_tensorboard_shows_what_the_jobs_of_a_sweep_vary_beside_their_final_metr
 
 
 def test_a_sweep_has_the_same_folder_for_the_same_command_wherever_it_runs():
-    name = sweep_name(["-m", "model=cnn3,cnn4", "seed=0,1"])
+    name = sweep_name("train", ["-m", "model=cnn3,cnn4", "seed=0,1"])
     assert name.startswith("cnn3,cnn4_0,1_")
     digest = name.rpartition("_")[2]
     same = ["seed=0,1", "--multirun", "hydra/launcher=ray", "data.cache_dir=/elsewhere", "model=cnn3,cnn4"]
-    assert sweep_name(same).rpartition("_")[2] == digest
-    assert sweep_name(["-m", "model=cnn3,cnn4", "seed=0,2"]).rpartition("_")[2] != digest
+    assert sweep_name("train", same).rpartition("_")[2] == digest
+    assert sweep_name("train", ["-m", "model=cnn3,cnn4", "seed=0,2"]).rpartition("_")[2] != digest
+    assert sweep_name("baseline", same).rpartition("_")[2] != digest
 
 
 def test_a_jobs_folder_is_one_folder_and_not_too_long_for_one():

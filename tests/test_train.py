@@ -290,6 +290,7 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["seed=-1"], "seed must be 0 to 4294967295, got -1"),
         (["seed=99999999999"], "seed must be 0 to 4294967295, got 99999999999"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run takes away what a run needs: for a quick trial set"),
         (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
         (["optimizer.lr=-1"], "the optimizer does not accept these settings: Invalid learning rate"),

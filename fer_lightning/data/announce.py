@@ -28,8 +28,8 @@ def _tell(datamodule: FaceDataModule) -> None:
     log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
     if datamodule.split.leaks:
         log.warning(
-            "protocol %s puts near-copies and the same people into both train and test: compare its numbers only with "
-            "papers that split in the same way",
+            "protocol %s ignores who is seen: people with several images, and near-copies, are in both train and test; "
+            "compare its numbers only with papers that split in the same way",
             datamodule.split.protocol,
         )
     if not datamodule.has("test"):

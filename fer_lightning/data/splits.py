@@ -60,7 +60,9 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
     if not 0 <= val_percent < 100:
         raise InputError(f"protocol.val_percent must be 0 to 99, got {val_percent}")
     stages = {stage: np.flatnonzero(index.splits == stage) for stage in STAGES}
-    if val_percent and not len(stages["val"]):
+    if val_percent and len(stages["val"]):
+        raise InputError(f"{index.dataset} has a val split of its own: omit protocol.val_percent={val_percent}")
+    if val_percent:
         size = round(len(stages["train"]) * val_percent / 100)
         parts = _stratified(index, stages["train"], size, seed=seed, name="official")
         stages["train"], stages["val"] = map(np.sort, parts)

@@ -77,13 +77,13 @@ def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
 
 def _results(measured: Measurement, scores: Scores) -> list[str]:
     split, dataset = measured.datamodule.split, measured.datamodule.index.dataset
-    leaks = measured.provenance.own and split.leaks
+    leaks = " (near-copies of training images may be among them)" if measured.provenance.own and split.leaks else ""
     support = np.bincount(measured.targets, minlength=len(measured.classes.names))
     of_classes = zip(measured.classes.names, support, scores.classes, strict=True)
     foreign = LICENCES.get(dataset, "") if dataset != measured.backend.card.training.get("dataset") else ""
     return [
         f"{len(measured.targets):,} images of {', '.join(measured.classes.names)}, protocol {split.protocol}"
-        f"{' (near-copies of training images are among them)' if leaks else ''}. {measured.provenance.note} {foreign}",
+        f"{leaks}. {measured.provenance.note} {foreign}",
         "",
         *markdown_table(("score", "value [95 % interval]"), ((name, str(scores.overall[name])) for name in SHOWN)),
         "",

@@ -39,8 +39,8 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
         text.append("By sequence: the probabilities of a recording's frames are averaged.")
     if measured.provenance.own and measured.datamodule.split.leaks:
         text.append(
-            "This protocol puts near-copies and the same people into train and test: compare the figures only with "
-            "papers that split in the same way; they say little about new faces."
+            "This protocol ignores who is seen: people with several images, and near-copies, are in both train and "
+            "test. Compare the figures only with papers that split in the same way; they say little about new faces."
         )
     facts = {"images": len(measured.targets)} | {f"by_{name}": plain(of) for name, of in columns.items()}
     if len(measured.classes.ours) < len(measured.backend.card.class_names):

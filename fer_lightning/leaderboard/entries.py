@@ -5,11 +5,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.runs import Column, Run, differing
 from fer_lightning.run_settings import said
 
@@ -52,11 +54,15 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
         runs: Runs that have the metric.
         metric: Name of the metric.
         group_by: Settings that define the entries; None uses those that differ.
+
+    Raises:
+        InputError: `group_by` puts runs of one seed and fold into one entry that differ in another setting.
     """
     keys = list(group_by) if group_by is not None else differing(runs)
+    absent = _values_if_absent(runs, keys)
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        values = tuple(str(said(run.settings, key)) for key in keys)
+        values = tuple(str(run.settings.get(key, absent.get((run.column, run.network, key)))) for key in keys)
         groups.setdefault((run.column, run.network, values), []).append(run)
     told: dict[tuple[Column, str], list[tuple]] = {}
     for column, network, values in groups:
@@ -67,6 +73,16 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return sorted(made, key=lambda entry: (entry.column, sign * entry.mean))
+
+
+def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Column, str, str], Any]:
+    """The null, empty or zero value that runs of a network have for a setting which older runs of it lack."""
+    return {
+        (run.column, run.network, key): run.settings[key]
+        for run in runs
+        for key in keys
+        if key in run.settings and said(run.settings, key) is None
+    }
 
 
 def with_p_values(made: Sequence[Entry]) -> list[Entry]:
@@ -117,13 +133,19 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
 
 
 def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> Entry:
-    repeats = {run.repetition if run.repetition[0] is not None else run.folder: run for run in runs}
+    repeats: dict[Any, Run] = {}
+    for run in runs:
+        key = run.repetition if run.repetition.seed is not None else run.folder
+        if key in repeats and (others := differing([repeats[key], run])):
+            raise InputError(f"--group-by puts runs of different {others[0]} into one entry: add it")
+        repeats[key] = run
     repeated = len(runs) - len(repeats)
     runs = sorted(repeats.values(), key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
-    seeds = list(dict.fromkeys(run.repetition[0] for run in runs))
+    seeds = list(dict.fromkeys(run.repetition.seed for run in runs))
+    repetitions = len({run.repetition.of_folds for run in runs})
     values = [run.metrics[f"{column.stage}/{metric}"] for run in runs]
     of_seed = _of_seeds(runs, metric)
-    folds = len({run.repetition[1] for run in runs})
+    folds = len({run.repetition.fold for run in runs})
     spread = np.array(of_seed if len(of_seed) > 1 else values)
     count = len(spread)
     std = float(spread.std(ddof=1)) if count > 1 else None
@@ -131,8 +153,10 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
     words = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"] if seeds != [None] else ["no seed"]
     of = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
     words += [f"{folds} folds" if of in (None, folds) else f"{folds} of {of} folds"] if of or folds > 1 else []
-    if len(runs) < len(seeds) * folds:
-        words.append(f"{len(seeds) * folds - len(runs)} missing")
+    if repetitions > len(seeds):
+        words.append(f"{repetitions} splits")
+    if len(runs) < repetitions * folds:
+        words.append(f"{repetitions * folds - len(runs)} missing")
     if repeated:
         words.append(f"{repeated} run again")
     return Entry(
@@ -195,9 +219,9 @@ def pooled_score(runs: Sequence[Run], name: str) -> float | None:
 
 
 def _of_seeds(runs: Sequence[Run], name: str) -> list[float]:
-    of_seed: dict[int | None, list[Run]] = {}
+    of_seed: dict[tuple[int | None, int | None], list[Run]] = {}
     for run in runs:
-        of_seed.setdefault(run.repetition[0], []).append(run)
+        of_seed.setdefault(run.repetition.of_folds, []).append(run)
     return [_pooled(folds, name) for folds in of_seed.values()]
 
 
@@ -220,14 +244,13 @@ def _macro(predictions: pd.DataFrame, name: str) -> float:
 
 
 def _correct(entry: Entry) -> pd.Series | None:
-    """How often each test image was classified correctly, by (seed, fold, image); None if predictions are missing."""
+    """How often each test image was classified correctly, by (repetition, image); None if predictions are missing."""
     parts = []
     for run in entry.runs:
         if (predictions := run.predictions()) is None:
             return None
-        seed, fold = run.repetition
-        parts.append(predictions.assign(seed=str(seed), fold=str(fold)))
-    return pd.concat(parts).groupby(["seed", "fold", "image"])["correct"].mean()
+        parts.append(predictions.assign(repetition=str(run.repetition)))
+    return pd.concat(parts).groupby(["repetition", "image"])["correct"].mean()
 
 
 def _paired_bootstrap(of_best: pd.Series | None, of_other: pd.Series | None) -> float | None:

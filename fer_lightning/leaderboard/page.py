@@ -70,7 +70,7 @@ def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], u
     """The whole page, including pictures."""
     parts = ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
     for column, members in columns_of(entries).items():
-        leaks = ' <span class="leaks">near-copies cross this split</span>' if column.leaks else ""
+        leaks = ' <span class="leaks">near-copies may cross this split</span>' if column.leaks else ""
         parts.append(f"<h2>{html.escape(str(column))}: {html.escape(metric)}{leaks}</h2>")
         parts.append(html_page.table(HEADER, [cells(entry) for entry in members]))
     parts += [html_page.picture(title, html_page.png(figure)) for title, figure in figures.items()]

@@ -90,10 +90,10 @@ class Run:
         return f"{model.get('_target_', 'model').rpartition('.')[2]} {model.get('features', '')}".strip()
 
     @property
-    def repetition(self) -> tuple[int | None, int | None]:
-        """Seed and fold; None if the run has none."""
-        config = self.facts.get("config", {})
-        return self.facts.get("seed"), (config.get("protocol") or {}).get("fold")
+    def repetition(self) -> "Repetition":
+        """Its seeds and its fold."""
+        protocol = self.facts.get("config", {}).get("protocol") or {}
+        return Repetition(self.facts.get("seed"), protocol.get("seed"), protocol.get("fold"))
 
     @property
     def count(self) -> int:
@@ -116,6 +116,19 @@ class Run:
             return pd.read_csv(self.folder / "metrics.csv")
         except (OSError, ValueError):
             return None
+
+
+class Repetition(NamedTuple):
+    """What runs of one entry may differ in: the run's seed, the split's seed and the fold; None if it has none."""
+
+    seed: int | None
+    split_seed: int | None
+    fold: int | None
+
+    @property
+    def of_folds(self) -> tuple[int | None, int | None]:
+        """What the folds of one cross-validation have in common."""
+        return self.seed, self.split_seed
 
 
 class Collected(NamedTuple):
@@ -163,8 +176,14 @@ def differing(runs: Sequence[Run]) -> list[str]:
     for first, *others in alike.values():
         for run in others:
             ours, theirs = first.settings, run.settings
-            keys |= {key for key in ours.keys() | theirs.keys() if said(ours, key) != said(theirs, key)}
+            keys |= {key for key in ours.keys() | theirs.keys() if _differ(ours, theirs, key)}
     return sorted(keys)
+
+
+def _differ(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> bool:
+    if key in ours and key in theirs:
+        return ours[key] != theirs[key]
+    return said(ours, key) != said(theirs, key)
 
 
 def _read(path: Path) -> dict[str, Any]:
