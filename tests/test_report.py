@@ -154,7 +154,9 @@ class TestEntries:
     def test_none_is_not_zero(self, write_run, tmp_path, one, other):  # dropout: the paper's rates, and no dropout
         for name, value in (("one", one), ("other", other)):
             write_run(name, settings={"model": {"net": {"name": "cnn4", "dropout": value}}})
-        assert len(leaderboard(tmp_path)) == 2
+        labels = {entry.label for entry in leaderboard(tmp_path)}
+        assert len(labels) == 2
+        assert labels <= {f"cnn4 dropout={value}" for value in (one, other)} | {"cnn4"}
 
     def test_two_processes_are_not_one(self, write_run, tmp_path):
         for devices in (1, 2):

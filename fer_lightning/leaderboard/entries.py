@@ -18,6 +18,7 @@ from fer_lightning.run_settings import said
 RESAMPLES = 10_000
 MOST_TESTED = 25  # entries per column that are tested against its best
 LOWER_IS_BETTER = ("loss", "ece")
+NOTHING = {str(value) for value in (None, 0, 0.0, False, "", "[]")}
 MACRO = ("f1_macro", "precision_macro", "recall_macro")
 
 
@@ -171,8 +172,15 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
 
 
 def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network: Sequence[Sequence[str]]) -> str:
-    """The network with the settings that tell its entries apart; settings that an entry lacks are omitted."""
-    settings = [f"{_name(keys[i])}={_short(values[i])}" for i in _telling(keys, of_network) if values[i] != str(None)]
+    """The network with the settings that tell its entries apart; settings that an entry lacks are omitted.
+
+    Null, empty and zero are told only where a network has entries with two of these.
+    """
+    settings = [
+        f"{_name(keys[i])}={_short(values[i])}"
+        for i in _telling(keys, of_network)
+        if values[i] not in NOTHING or len(NOTHING & {other[i] for other in of_network}) > 1
+    ]
     return " ".join([network, *settings])
 
 

@@ -35,7 +35,7 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
         kernels = sorted(points)
         means = [points[kernel].mean for kernel in kernels]
         errors = [points[kernel].interval or 0.0 for kernel in kernels]
-        axes.errorbar(kernels, means, yerr=errors, marker="o", capsize=4, label=name)
+        axes.errorbar(kernels, means, yerr=errors, marker="o", capsize=4, label=fill(name, 80))
     axes.set(
         xlabel="kernel size", ylabel=metric, xticks=sorted({kernel for points in lines.values() for kernel in points})
     )
