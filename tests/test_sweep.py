@@ -258,6 +258,7 @@ def test_a_search_tells_before_its_first_trial_that_nothing_is_validated_and_sur
     assert len(list(tmp_path.glob("sweep/*/failure.json"))) == 2
 
 
+@pytest.mark.slow
 def test_evaluations_that_are_done_are_not_done_again_and_those_of_another_model_are_told(finished_run, tmp_path):
     quick = ("evaluate.robustness=0", "evaluate.attribution=0", "evaluate.resamples=0", "hydra.sweep.dir=sweep")
     faces = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "split=val,test")
