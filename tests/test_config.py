@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -122,6 +123,12 @@ def test_what_does_not_exist_is_refused_with_what_does(override, message):
     with pytest.raises(HydraException) as caught:
         compose_config(override)
     assert re.search(message, explain(caught.value))
+
+
+def test_a_sweeps_folder_is_known_before_any_job_runs():  # a search keeps its study there
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="train"):
+        cfg = compose("train", return_hydra_config=True)
+    assert cfg.hydra.sweep.dir.startswith("outputs/sweeps/")
 
 
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
