@@ -94,8 +94,9 @@ class Waves(NamedTuple):
 @torch.inference_mode(mode=False)  # what validation computes first, training differentiates through
 def _waves(length: int, first: int, count: int) -> Waves:
     """The transform of length L at `count` positions from `first` on."""
-    angles = torch.arange(length)[:, None] * torch.arange(first, first + count) % length * (2 * math.pi / length)
-    cosine, sine = angles.double().cos(), angles.double().sin()
+    turns = torch.arange(length)[:, None] * torch.arange(first, first + count) % length
+    angles = turns.double() * (2 * math.pi / length)
+    cosine, sine = angles.cos(), angles.sin()
     half = length // 2 + 1
     rows = torch.stack([cosine, -sine], dim=1)[:half]
     columns = torch.stack([torch.cat([cosine, sine], dim=1), torch.cat([-sine, cosine], dim=1)], dim=1)
