@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fer_lightning.models.small_maps import SmallMapConv2d
+
 STEM = 32
 REDUCTION = 16
 
@@ -97,7 +99,7 @@ class Block(nn.Module):
 
 
 def _conv_bn(in_channels: int, channels: int, *, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    conv = SmallMapConv2d(in_channels, channels, kernel_size, stride)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return [conv, nn.BatchNorm2d(channels)]
 
