@@ -116,9 +116,10 @@ class ProgressiveResizing(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
         example = pl_module.example_input_array[..., : self.size, : self.size].to(pl_module.device)
-        net = deepcopy(pl_module.net).eval()
+        net = deepcopy(pl_module.net).eval()  # what a network has counted or averaged must not see this
         try:
-            net(example)
+            with torch.no_grad():
+                net(example)
         except RuntimeError as error:
             raise InputError(
                 f"callbacks.progressive_resizing: {pl_module.hparams.net['name']} takes no pictures of {self.size} x "

@@ -162,17 +162,22 @@ def onnx_model(finished_run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def start_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """start_app(*options): fer-app as its command starts it, in a process of its own; the address of its page."""
+    """start_app(*options, **places): fer-app as its command starts it, in a process of its own; its page's address.
+
+    `places` are environment variables of that process.
+    """
     with ExitStack() as stack:
 
-        def start(*options: str) -> str:
+        def start(*options: str, **places: str) -> str:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
             log = tmp_path_factory.mktemp("app") / "log"
             command = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--port", str(port), *options]
             output = stack.enter_context(log.open("w"))
-            process = stack.enter_context(subprocess.Popen(command, stdout=output, stderr=output))
+            process = stack.enter_context(
+                subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | places)
+            )
             stack.callback(process.terminate)
             for _ in range(240):
                 with socket.socket() as probe:

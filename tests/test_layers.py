@@ -32,7 +32,7 @@ LAYERS = [
     {"leaderboard.figures", "leaderboard.page"},
     {"report"},
     {"images", "checkpoint"},
-    {"preprocess", "models.fourier"},
+    {"preprocess", "models.fourier", "models.small_maps"},
     {"models.cnn", "models.seresnet", "models.backbones"},
     {"models.create", "models.cost"},
     {"models"},

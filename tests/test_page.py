@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +42,17 @@ def browser(camera_film) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(start_app, onnx_model, tmp_path_factory) -> str:
+def kept(tmp_path_factory) -> Path:
+    """Where the page keeps what it is sent."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def address(start_app, onnx_model, tmp_path_factory, kept) -> str:
     """Of a page with two models."""
     folder = tmp_path_factory.mktemp("models")
     models = [shutil.copy(onnx_model, folder / name) for name in ("first.onnx", "second.onnx")]
-    return start_app("--model", str(models[0]), "--model", str(models[1]))
+    return start_app("--model", str(models[0]), "--model", str(models[1]), TMPDIR=str(kept))
 
 
 @pytest.fixture
@@ -135,16 +140,12 @@ def test_a_video_that_is_uploaded_comes_back_and_plays(page, photo, tmp_path):
     assert len(pd.read_csv(download.value.path())) == 40
 
 
-def test_a_long_video_tells_its_time_and_can_be_cancelled(page, photo, tmp_path):
+def test_a_long_video_tells_its_time_and_can_be_cancelled(page, photo, tmp_path, kept):
     read_video(page, film(tmp_path / "long.mp4", photo, 1500))
     expect(page.locator("#video-words")).to_contain_text(re.compile(r"of 1,500 frames read; about .* s left"))
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#video-words")).to_contain_text("Cancelled")
-    for _ in range(60):
-        if not uploads("long.mp4"):
-            break
-        time.sleep(0.5)
-    assert uploads("long.mp4") == []
+    assert left_of("long.mp4", kept) == []
 
 
 def test_a_window_that_is_closed_midway_leaves_the_page_to_others(browser, address, page, photo, tmp_path):
@@ -212,13 +213,18 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, address):
     context.close()
 
 
-def uploads(name: str) -> list[Path]:
-    """Uploaded files of a name that still lie on this machine."""
-    folders = [Path(place) for place in Path(tempfile.gettempdir()).glob("fer-app-*/uploads")]
-    return [path for folder in folders for path in folder.rglob(name)]
+def left_of(name: str, kept: Path) -> list[Path]:
+    """What the page still keeps of an upload of this name half a minute later, if anything."""
+    [folder] = kept.glob("fer-app-*")
+    for _ in range(60):
+        left = list(folder.rglob(name))
+        if not left:
+            break
+        time.sleep(0.5)
+    return left
 
 
-def test_uploads_are_gone_once_they_are_read(page, photo, tmp_path):
+def test_uploads_are_gone_once_they_are_read(page, photo, tmp_path, kept):
     path = tmp_path / "secret.png"
     cv2.imwrite(str(path), photo)
     page.locator("#photos input[type=file]").set_input_files(path)
@@ -226,13 +232,13 @@ def test_uploads_are_gone_once_they_are_read(page, photo, tmp_path):
     page.get_by_role("button", name="Find faces").click()
     expect(page.locator("#photos-words")).to_contain_text("1 photo, 1 face")
     expect(page.locator("#photos")).not_to_contain_text("secret")
-    assert uploads("secret.png") == []
+    assert left_of("secret.png", kept) == []
 
 
-def test_a_program_asks_as_the_page_does(address, portrait):
+def test_a_program_asks_as_the_page_does(address, portrait, kept):
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False)
     words, *_ = client.predict([handle_file(str(portrait))], "first.onnx", "haar", 0.1, 0.3, False, api_name="/photos")
     assert words == "1 photo, 1 face"
-    assert uploads(portrait.name) == []
+    assert left_of(portrait.name, kept) == []
