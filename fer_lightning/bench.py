@@ -36,6 +36,7 @@ def main() -> None:
     """Measure the loops in turn, and print images/s and their ratios."""
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
+    cfg.callbacks.pop("progressive_resizing", None)  # the bare loop's pictures are whole
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), cfg.trainer.limit_train_batches)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]

@@ -59,7 +59,7 @@ def test_a_layer_to_skip_that_is_none_is_refused(write_weights):
 @pytest.mark.parametrize(("scaling", "told"), [("unit", True), ("standard", False)])
 def test_pixels_that_the_weights_are_not_used_to_are_told(scaling, told, caplog):
     preprocess = Preprocess(scaling=scaling).to_dict()
-    load_initial_weights(create_model("cnn4", num_classes=3), "cnn4", "bundled", preprocess=preprocess)
+    load_initial_weights(create_model("seresnet_s", num_classes=3), "seresnet_s", "bundled", preprocess=preprocess)
     assert ("bundled were trained with preprocess.scaling=standard, and this run has unit" in caplog.text) is told
 
 
@@ -88,10 +88,10 @@ def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, capl
 
 
 def test_the_packages_own_model_serves():
-    net = create_model("cnn4", num_classes=3)
-    new = load_initial_weights(net, "cnn4", "bundled")
+    net = create_model("seresnet_s", num_classes=3)
+    new = load_initial_weights(net, "seresnet_s", "bundled")
     trained = torch.load(bundled(".ckpt"), weights_only=True)["state_dict"]
-    torch.testing.assert_close(net.features[0].weight, trained["net.features.0.weight"].float())
+    torch.testing.assert_close(net.stem[0].weight, trained["net.stem.0.weight"].float())
     assert all(name.startswith("head.") for name in new)
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fer_lightning.errors import InputError
 
-NAME = "fer2013-cnn4-1"  # trained on, network, version
+NAME = "fer2013-seresnet_s-1"  # trained on, network, version
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "7d4ff6aac6567d13cd6c3d7af4c3e0df02a843b87c12e2e43561bc9d1e9cacde",
-    ".ckpt": "754c655ecd843c97b9c7a95f0cf14057aacfcebdfe85077d08b5c2fdb92c103c",
+    ".onnx": "7e21f8551fa0d572ab617fea53360aa94b6fa231b1adef6dd9c00bd5d2ea0188",
+    ".ckpt": "34d7725baf8a01f7c81a10476dd23073e44b3904f0b3128bad8c045bcc736f41",
 }
 
 
