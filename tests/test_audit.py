@@ -166,6 +166,7 @@ def test_a_second_audit_does_not_overwrite_the_first(run):
     assert json.loads((folder / "report.json").read_text()) == report
 
 
+@pytest.mark.slow
 def test_fer2013_has_the_twins_that_are_known_of_it(real_data, tmp_path):
     places = (f"data.root={real_data('fer2013')}", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path / 'audit'}")
     report = audit(compose_config(*places, command="audit"))

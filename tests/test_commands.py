@@ -61,7 +61,9 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(
+    "name", ["averaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one_cycle", "plateau"))]
+)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, name):
     settings = (*TINY, *RESUMED[name], f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu")
     run(tmp_path, *settings, "hydra.run.dir=whole")

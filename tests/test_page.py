@@ -215,7 +215,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser, address):
 
 def left_of(name: str, kept: Path) -> list[Path]:
     """What the page still keeps of an upload of this name half a minute later, if anything."""
-    [folder] = kept.glob("fer-app-*")
+    [folder] = kept.glob("fer-app-*/uploads")
     for _ in range(60):
         left = list(folder.rglob(name))
         if not left:

@@ -98,6 +98,7 @@ def test_a_finished_job_of_another_configuration_is_neither_taken_for_this_one_n
     assert results(tmp_path) == before
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_same_command(tmp_path):
     jobs = ("-m", *TINY, LONG, "logger=none", "seed=0,1")
@@ -181,6 +182,7 @@ def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
     assert {own for own, _, _ in times} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_ray_gives_each_job_a_gpu_of_its_own_and_runs_them_all(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs fer-lightning[ray]")
     logical = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1")
@@ -315,6 +317,7 @@ def test_a_sweep_of_more_than_a_thousand_jobs_has_to_be_meant(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_jobs_of_a_sweep_vary_beside_their_final_metrics(tmp_path):
     assert sweep(tmp_path, *TINY, "trainer.max_epochs=1", "model.net.kernel_size=3,5").returncode == 0
     shown = {}
