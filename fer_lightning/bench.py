@@ -30,13 +30,13 @@ from fer_lightning.module import ExpressionClassifier
 from fer_lightning.training import prepare_process
 
 ROUNDS = 4
+LEFT_OUT = {"progress", "progressive_resizing"}  # callbacks; the pictures of the bare loop are whole, too
 
 
 def main() -> None:
     """Measure the loops in turn, and print images/s and their ratios."""
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
-    cfg.callbacks.pop("progressive_resizing", None)  # the bare loop's pictures are whole
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), cfg.trainer.limit_train_batches)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
@@ -68,7 +68,7 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
     """Images/s of one training epoch with the Trainer and the default callbacks, logger and augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         cfg.output_dir = folder
-        callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if name != "progress" and node]
+        callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if node and name not in LEFT_OUT]
         trainer = instantiate(
             cfg.trainer,
             precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
