@@ -1,4 +1,4 @@
-"""Callbacks of training: averaged and frozen weights, each epoch's seed, row in metrics.csv and pictures."""
+"""Callbacks of training: averaged and frozen weights, smaller pictures, each epoch's seed, metrics.csv and plots."""
 
 import logging
 import math
@@ -98,7 +98,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class ProgressiveResizing(Callback):
-    """Trains on smaller pictures first, which takes less time, and on whole ones after that (Touvron et al., 2019).
+    """Trains on smaller pictures first, which takes less time, and on whole ones after that (Tan and Le, 2021).
 
     Args:
         size: Side in pixels of the smaller pictures; the network must take pictures of any size.

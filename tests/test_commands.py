@@ -62,7 +62,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize(
-    "name", ["averaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one_cycle", "plateau"))]
+    "name", [name if name == "averaged" else pytest.param(name, marks=pytest.mark.slow) for name in RESUMED]
 )
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_as_one_that_was_not(tmp_path, name):
     settings = (*TINY, *RESUMED[name], f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu")

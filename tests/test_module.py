@@ -127,7 +127,7 @@ def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, 
 
 
 def sides_seen(datamodule, tmp_path, name: str, *callbacks: L.Callback) -> list[tuple[bool, int]]:
-    """Whether a network was training, and the side of the maps of its first layer, for each new value of these."""
+    """Whether a network was training, and the side of the pictures it got, for each change of either."""
     seen = []
     model = ExpressionClassifier({"name": name}, CLASSES, PREPROCESS, optimizer=partial(torch.optim.SGD, lr=0.01))
     first = next(module for module in model.net.modules() if isinstance(module, torch.nn.Conv2d))

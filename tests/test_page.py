@@ -33,7 +33,7 @@ def camera_film(photo, tmp_path_factory) -> Path:
 def browser(camera_film) -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("needs a browser: install chromium (.ci/run does)")
+        pytest.skip("drives fer-app in a real browser, and found none: install chromium or google-chrome")
     camera = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera_film}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *camera])
