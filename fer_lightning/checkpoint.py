@@ -12,6 +12,8 @@ from torch import Tensor
 from fer_lightning.errors import InputError
 
 PICKLE = b"\x80"  # first byte of weight files from before they were zip archives; torchvision still offers some
+# What a run that resumes cannot know, or may have another one of: it may go on after an upgrade, with a warning.
+NOT_COMPARED = {"initial_weights", "code_sha256"}
 OURS = {"class_names", "net", "preprocess"}  # hyper-parameters that every checkpoint of fer_lightning has
 
 
@@ -122,11 +124,8 @@ def check_fits(
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
-    """Reduce two dicts to the entries in which they differ; an entry that one lacks (an older version's) is None.
-
-    A different code version does not count: a run may be resumed after an upgrade, with a warning.
-    """
+    """Reduce two dicts to the entries in which they differ; an entry that one lacks (an older version's) is None."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return theirs, ours
-    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name) and name != "code_sha256"]
+    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name) and name not in NOT_COMPARED]
     return {name: theirs.get(name) for name in names}, {name: ours.get(name) for name in names}

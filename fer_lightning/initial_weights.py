@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from fer_lightning.checkpoint import Weights, read_weights
 from fer_lightning.errors import InputError
 from fer_lightning.inference.bundled import bundled
+from fer_lightning.inference.model_card import trainings
 from fer_lightning.models.backbones import imagenet_weights
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,13 @@ log = logging.getLogger(__name__)
 MOST_NAMED = 4  # layers named in an error
 # Preprocessing settings that change what the pixels look like.
 OF_PIXELS = ("clahe", "gaussian_kernel", "laplacian", "scaling")
+
+
+class Initialised(NamedTuple):
+    """What a network got."""
+
+    new: list[str]  # names of the parameters that were not copied
+    training: dict[str, Any]  # what the copied ones were trained on; empty if it is not recorded
 
 
 def load_initial_weights(
@@ -27,7 +35,7 @@ def load_initial_weights(
     skip: Sequence[str] = (),
     preprocess: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
-) -> list[str]:
+) -> Initialised:
     """Copy the weights of `source` into a network, except the classification head, which stays as it is.
 
     The first layer's weights for colour images are summed over the channels for a grey network. torchvision's networks
@@ -40,9 +48,6 @@ def load_initial_weights(
         skip: Layers or parameters that are not copied.
         preprocess: This training's preprocessing; a warning says where the source's was different.
         training: What this training is on; a warning says if the source was trained on another split of it.
-
-    Returns:
-        The names of the parameters that were not copied.
 
     Raises:
         InputError: The source cannot be read or downloaded, or the weights to copy do not fit the network.
@@ -68,7 +73,7 @@ def load_initial_weights(
     if found.training and training:
         _warn_of_seen_images(source, found.training, training)
     net.load_state_dict({key: weights[key] for key in wanted}, strict=False)
-    return sorted(own.keys() - wanted)
+    return Initialised(sorted(own.keys() - wanted), dict(found.training or {}))
 
 
 def classes_layer(net: nn.Module) -> str:
@@ -86,19 +91,19 @@ def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: M
 
 
 def _warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    splits, own = theirs.get("splits", {}), ours.get("splits", {})
-    if theirs.get("dataset") == ours.get("dataset") and splits.get("train") != own.get("train"):
+    dataset, train = ours.get("dataset"), ours.get("splits", {}).get("train")
+    if any(of.get("dataset") == dataset and of.get("splits", {}).get("train") != train for of in trainings(theirs)):
         log.warning(
             "the weights of %s were trained on another split of %s: they may have seen the images that this run is "
             "measured on, and its scores may be too good",
             source,
-            ours.get("dataset"),
+            dataset,
         )
 
 
 def _weights_of(name: str, source: str | Path) -> Weights:
     if str(source) == "imagenet":
-        return Weights(imagenet_weights(name), None)
+        return Weights(imagenet_weights(name), None, {"dataset": "imagenet"})
     return read_weights(bundled(".ckpt") if str(source) == "bundled" else source)
 
 

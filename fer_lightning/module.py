@@ -107,7 +107,7 @@ class ExpressionClassifier(L.LightningModule):
         """Copy the weights of `init_from`, if it is set, except for the classification head."""
         if self.hparams.init_from is not None:
             source, skip = self.hparams.init_from, self.hparams.init_skip
-            new = load_initial_weights(
+            new, training = load_initial_weights(
                 self.net,
                 self.hparams.net["name"],
                 source,
@@ -115,6 +115,7 @@ class ExpressionClassifier(L.LightningModule):
                 preprocess=self.hparams.preprocess,
                 training=self.hparams.training,
             )
+            self.hparams.training["initial_weights"] = training
             log.info("initialised from %s, except %s", source, ", ".join(new))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fer_lightning import training as train_module
+from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
@@ -157,6 +158,29 @@ class TestWhatWasTrainedOn:
     def test_the_training_split_is_refused(self, run):
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):
             run(*SYNTHETIC, "split=train")
+
+    def test_what_the_initial_weights_were_trained_on_is_refused_too(self, run, finished_run, tmp_path):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        first = checkpoint["hyper_parameters"]["training"]
+        later = {"dataset": "ckplus", "protocol": "subject_kfold", "splits": {"train": "other images"}}
+        checkpoint["hyper_parameters"]["training"] = later | {"initial_weights": first}
+        model = tmp_path / "finetuned.ckpt"
+        torch.save(checkpoint, model)
+        with pytest.raises(InputError, match=r"trained on this very split of synthetic"):
+            run(*SYNTHETIC, "split=train", model=model)
+        run(*SYNTHETIC, model=model)
+        card = (tmp_path / "evaluation" / "report" / "model_card.md").read_text()
+        assert "* ckplus, protocol subject_kfold. It began with weights of synthetic, protocol official, seed 0" in card
+        assert "CK+ is for non-commercial research" in card
+        assert "synthetic faces are drawn by this package" in card
+
+    def test_unknown_initial_weights_may_know_the_images(self, run, report, finished_run, tmp_path):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        checkpoint["hyper_parameters"]["training"]["initial_weights"] = {}
+        torch.save(checkpoint, tmp_path / "finetuned.ckpt")
+        report(*SYNTHETIC, model=tmp_path / "finetuned.ckpt")
+        page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
+        assert "initial weights were trained on is not recorded" in page
 
     def test_both_are_measured_where_it_is_asked_for(self, run, tmp_path):
         assert "train/acc" in run(*SYNTHETIC, "split=train", "evaluate.allow_seen=true")["metrics"]

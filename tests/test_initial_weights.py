@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Module
 
-from fer_lightning.checkpoint import read_weights
+from fer_lightning.checkpoint import load_checkpoint, read_weights
 from fer_lightning.errors import InputError
 from fer_lightning.inference.bundled import bundled
 from fer_lightning.initial_weights import classes_layer, load_initial_weights
@@ -37,9 +37,10 @@ def equal_names(one: Module, other: Module) -> set[str]:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("vgg16", "emosense4", "emosense10")])
 def test_all_is_copied_but_the_layer_of_the_classes(name, write_weights):
     theirs, ours = create_model(name, num_classes=7), create_model(name, num_classes=7)
-    new = load_initial_weights(ours, name, write_weights(theirs))
+    new, training = load_initial_weights(ours, name, write_weights(theirs))
     head = classes_layer(ours)
     assert new == [f"{head}.bias", f"{head}.weight"]
+    assert training == {}  # such a file does not tell
     assert f"{head}.weight" not in equal_names(ours, theirs)
     assert equal_names(ours, theirs) >= theirs.state_dict().keys() - set(new)
 
@@ -87,9 +88,21 @@ def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, capl
         assert ("were trained on another split of synthetic" in caplog.text) is told
 
 
+def test_weights_that_began_with_others_that_may_have_seen_it_are_told(finished_run, tmp_path, caplog):
+    checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+    facts = checkpoint["hyper_parameters"]
+    measured_on = facts["training"] | {"splits": {"train": "another fold"}}
+    facts["training"] = {"dataset": "ckplus", "initial_weights": facts["training"]}
+    torch.save(checkpoint, tmp_path / "later.ckpt")
+    net = create_model("cnn4", num_classes=7)
+    load_initial_weights(net, "cnn4", tmp_path / "later.ckpt", training=measured_on)
+    assert "were trained on another split of synthetic" in caplog.text
+
+
 def test_the_packages_own_model_serves():
     net = create_model("seresnet_s", num_classes=3)
-    new = load_initial_weights(net, "seresnet_s", "bundled")
+    new, training = load_initial_weights(net, "seresnet_s", "bundled")
+    assert training["dataset"] == "fer2013"
     trained = torch.load(bundled(".ckpt"), weights_only=True)["state_dict"]
     torch.testing.assert_close(net.stem[0].weight, trained["net.stem.0.weight"].float())
     assert all(name.startswith("head.") for name in new)
@@ -103,7 +116,7 @@ def test_weights_that_do_not_fit_are_named_with_the_way_to_leave_them(write_weig
         caught.value
     )
     assert "'model.init_skip=[features.0,features.2,features.5,features.8]'" in str(caught.value)
-    new = load_initial_weights(ours, "cnn4", path, skip=["features", "head.1"])
+    new, _ = load_initial_weights(ours, "cnn4", path, skip=["features", "head.1"])
     assert set(new) == ours.state_dict().keys()
 
 

@@ -10,6 +10,7 @@ from fer_lightning.evaluation.corruptions import STRENGTHS
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
+from fer_lightning.inference.model_card import trainings
 from fer_lightning.markdown import markdown_table
 
 LICENCES = {
@@ -17,6 +18,7 @@ LICENCES = {
     "the rights in them are with their owners.",
     "ckplus": "CK+ is for non-commercial research under an agreement with its authors.",
     "affectnet": "AffectNet is for non-commercial research under an agreement with its authors.",
+    "imagenet": "ImageNet's pictures are for non-commercial research.",
     "synthetic": "The synthetic faces are drawn by this package and free to use; a model of them knows nothing of real "
     "ones.",
 }
@@ -53,12 +55,17 @@ def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section
             f"# Model card: {measured.model}",
             *("", "## The model", "", *_the_model(measured, cost)),
             *("", "## What it was trained on", "", f"* {training_in_words(training)}"),
-            f"* {LICENCES.get(training.get('dataset'), 'The licence of its training images was not recorded.')}",
+            *(f"* {licence}" for licence in _licences(training)),
             *("", f"## How well it does: {measured.title}", "", *_results(measured, scores)),
             *("", "## How it fails", "", *_failures(measured, scores, parts)),
             USE,
         ]
     )
+
+
+def _licences(training: Mapping[str, Any]) -> list[str]:
+    names = dict.fromkeys(of.get("dataset") for of in trainings(training))
+    return [LICENCES.get(name, f"The licence of {name or 'its training images'} was not recorded.") for name in names]
 
 
 def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
@@ -101,12 +108,19 @@ def training_in_words(training: Mapping) -> str:
     """Dataset, protocol and recipe, as recorded in a model file."""
     if not training:
         return "data that the model file does not name."
-    parts = [f"{training.get('dataset')}, protocol {training.get('protocol')}, seed {training.get('seed')}"]
-    counts = {"max_epochs": "{} epochs", "batch_size": "batches of {}"}
-    parts += [text.format(training[name]) for name, text in counts.items() if training.get(name) is not None]
+    texts = {
+        "dataset": "{}",
+        "protocol": "protocol {}",
+        "seed": "seed {}",
+        "max_epochs": "{} epochs",
+        "batch_size": "batches of {}",
+    }
+    parts = [text.format(training[name]) for name, text in texts.items() if training.get(name) is not None]
     named = [training[name] for name in ("optimizer", "loss") if isinstance(training.get(name), Mapping)]
     parts += [str(node["name"]).rpartition(".")[2] for node in named if "name" in node]
-    return ", ".join(parts) + "."
+    began = "initial_weights" in training
+    before = f" It began with weights of {training_in_words(training['initial_weights'])}" if began else ""
+    return ", ".join(parts) + "." + before
 
 
 def _failures(measured: Measurement, scores: Scores, parts: Mapping[str, Section]) -> list[str]:

@@ -1,13 +1,15 @@
 """How the evaluated images relate to those that the model was trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
-from fer_lightning.inference.model_card import ModelCard
+from fer_lightning.inference.model_card import ModelCard, trainings
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -46,7 +48,9 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     split = split or ("test" if datamodule.has("test") else "val")
     if split != "all" and not datamodule.has(split):
         raise InputError(f"{dataset} has no {split} split under protocol {datamodule.split.protocol}")
-    own, seen = _own_and_seen(split, datamodule, card)
+    own = _is_own(card.training, datamodule)
+    reasons = (_why_seen(split, datamodule, training) for training in trainings(card.training))
+    seen = next((reason for reason in reasons if reason is not None), None)
     return Provenance(split=split, own=own, seen=seen, note=_note(split, card, own=own, seen=seen))
 
 
@@ -56,40 +60,47 @@ def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
     return np.sort(np.concatenate([getattr(datamodule.split, stage) for stage in stages]))
 
 
-def _own_and_seen(split: str, datamodule: FaceDataModule, card: ModelCard) -> tuple[bool, str | None]:
-    dataset, trained, ours = datamodule.index.dataset, card.training, datamodule.fingerprint["splits"]
-    of_model = trained.get("splits", {})
-    own = of_model.get("train") == ours["train"]["sha256"] and trained.get("dataset") == dataset
-    pixels = trained.get("pixels")  # does not depend on names, order and labels
+def _is_own(training: Mapping[str, Any], datamodule: FaceDataModule) -> bool:
+    same_images = training.get("splits", {}).get("train") == datamodule.fingerprint["splits"]["train"]["sha256"]
+    return same_images and training.get("dataset") == datamodule.index.dataset
+
+
+def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
+    """Why a training, of the model or of its initial weights, may have used some of a split's images."""
+    dataset, ours = datamodule.index.dataset, datamodule.fingerprint["splits"]
+    theirs = training.get("splits", {}).get("train")
+    pixels = training.get("pixels")  # does not depend on names, order and labels
     stages = STAGES if split == "all" else (split,)
     if any(
-        ours[stage]["count"] and (ours[stage]["sha256"] == of_model.get("train") or ours[stage]["pixels"] == pixels)
+        ours[stage]["count"] and (ours[stage]["sha256"] == theirs or ours[stage]["pixels"] == pixels)
         for stage in stages
     ):
         part = "this very split" if split != "all" else "a part"
-        return own, f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
-    if trained.get("dataset") == dataset and not own:
-        return own, (
-            f"the model was trained on another split of {dataset} ({_protocol(card)}), so images of this one may be "
-            "among those it was trained on: use the protocol and data.reader of its run"
+        return f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
+    if training.get("dataset") == dataset and not _is_own(training, datamodule):
+        return (
+            f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
+            "be among those it was trained on: use the protocol and data.reader of its run"
         )
-    return own, None
+    return None
 
 
-def _protocol(card: ModelCard) -> str:
-    """The protocol from the model file, with the settings that determine the split."""
-    settings = card.training.get("protocol_settings", {})
+def _protocol(training: Mapping[str, Any]) -> str:
+    """The protocol of a training, with the settings that determine the split."""
+    settings = training.get("protocol_settings", {})
     said = [
         f"protocol.{name}={settings[name]}"
         for name in ("seed", "fold", "n_folds", "val_folds", "val_percent")
         if name in settings
     ]
-    return ", ".join([str(card.training.get("protocol")), *said])
+    return ", ".join([str(training.get("protocol")), *said])
 
 
 def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
         return "The model file does not say what it was trained on: these images may be part of it."
+    if {} in trainings(card.training):
+        return "What the model's initial weights were trained on is not recorded: these images may be part of it."
     if seen is not None:
         return (
             "The model was, or may have been, trained on some of these images: the figures say little about new faces."

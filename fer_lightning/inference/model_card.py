@@ -1,7 +1,7 @@
 """The description inside a model file, so that nothing else is needed to predict with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,6 +9,13 @@ from fer_lightning.errors import InputError
 from fer_lightning.preprocess import Preprocess
 
 KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card as JSON
+
+
+def trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A training, the one that its initial weights come from, and so on; an empty one if that is not recorded."""
+    yield training
+    if "initial_weights" in training:
+        yield from trainings(training["initial_weights"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +27,8 @@ class ModelCard:
         preprocess: Preprocessing of every face crop.
         crop_margin: How far the training faces extend beyond a detector's box, on each side, as a fraction of its side.
         temperature: Divisor of the logits before the softmax, chosen so that confidences match accuracy.
-        training: What the network was trained on and how: dataset, protocol, seed, ...
+        training: What the network was trained on and how: dataset, protocol, seed, ...; under `initial_weights` the
+            same of the weights that it began with, if they were not random.
         metrics: Its scores, under the names of `result.json`.
     """
 
