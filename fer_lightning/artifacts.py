@@ -45,8 +45,8 @@ def write_artifacts(
 def write_tables(folder: Path, findings: Findings, datamodule: FaceDataModule, class_names: Sequence[str]) -> None:
     """Write `predictions.csv` and `confusion_matrix.csv`.
 
-    The first has one row per image: split, image, target, prediction, and p_<class>; the second has counts, with true
-    classes as rows and predicted classes as columns.
+    The first has one row per image: split, image, person (if the dataset says who it is), target, prediction, and
+    p_<class>; the second has counts, with true classes as rows and predicted classes as columns.
     """
     _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
     counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
@@ -71,10 +71,11 @@ def print_results(title: str, scores: dict[str, float], per_class: dict[str, dic
 
 
 def _predictions_table(findings: Findings, datamodule: FaceDataModule, class_names: Sequence[str]) -> pd.DataFrame:
-    class_names = np.array(class_names)
+    class_names, people = np.array(class_names), datamodule.index.subjects
     table = {
         "split": findings.stage,
         "image": [datamodule.index.names[i] for i in findings.indices],
+        **({} if people is None else {"person": people[findings.indices]}),
         "target": class_names[findings.targets],
         "prediction": class_names[findings.probabilities.argmax(axis=1)],
     }

@@ -240,6 +240,17 @@ class TestSignificance:
         assert by_name["far"] < 0.01
         assert by_name[{"best": "near", "near": "best"}[top]] > 0.1
 
+    @pytest.mark.parametrize("told", [("good", "worse"), ("good",), ("worse",), ()])
+    def test_the_images_of_one_person_are_one_observation_if_a_run_tells_who_it_is(self, write_run, tmp_path, told):
+        good, worse = np.ones(240, bool), np.arange(240) >= 12
+        for name, right in (("good", good), ("worse", worse)):
+            table = write_run(name, acc=right.mean(), net=name, right=right) / "predictions.csv"
+            if name in told:
+                people = [f"S{i // 12:03d}" for i in range(240)]  # all mistakes are on one of twenty
+                pd.read_csv(table).assign(person=people).to_csv(table, index=False)
+        [_, other] = with_p_values(leaderboard(tmp_path))
+        assert other.p_value > 0.3 if told else other.p_value < 0.001
+
     def test_many_comparisons_are_corrected_for(self, write_run, tmp_path):
         generator = np.random.default_rng(1)
         best = generator.random(300) < 0.75

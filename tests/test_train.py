@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer_lightning.callbacks import AveragedWeights
+from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, explain
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
@@ -76,6 +77,7 @@ def test_the_tables_of_a_run_agree_with_its_result(run):
     folder = run()
     written, predictions = result(folder), pd.read_csv(folder / "predictions.csv")
     assert len(predictions) == 14
+    assert predictions.person.str.fullmatch(r"S\d{3}").all()
     assert (predictions.target == predictions.prediction).mean() == pytest.approx(written["metrics"]["test/acc"])
     probabilities = predictions[[f"p_{name}" for name in FER2013_CLASSES]]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
@@ -349,6 +351,18 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
     started, ended = (torch.load(path, weights_only=True)["state_dict"] for path in (first, last_checkpoint(folder)))
     changed = {name for name in started if not torch.equal(started[name], ended[name])}
     assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one
+
+
+def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_on(run, finished_run, tmp_path):
+    first = Path(shutil.copy(finished_run / "checkpoints" / "best.ckpt", tmp_path / "first.ckpt"))
+    settings = ("logger=none", "trainer.max_epochs=1", f"model.init_from={first}")
+    folder = run(*settings)
+    first.unlink()  # no longer needed
+    run(*settings, f"ckpt_path={last_checkpoint(folder)}")
+    trained = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")["hyper_parameters"]["training"]
+    for name in ("best", "last"):
+        began = load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["hyper_parameters"]["training"]
+        assert began["initial_weights"] == trained
 
 
 @pytest.mark.parametrize(

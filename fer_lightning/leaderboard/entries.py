@@ -251,25 +251,31 @@ def _macro(predictions: pd.DataFrame, name: str) -> float:
     return float((right.reindex(classes, fill_value=0) / of.reindex(classes)).fillna(0).mean())
 
 
-def _correct(entry: Entry) -> pd.Series | None:
-    """How often each test image was classified correctly, by (repetition, image); None if predictions are missing."""
+def _correct(entry: Entry) -> pd.DataFrame | None:
+    """Of each test image, by (repetition, image), how often it was classified correctly, and the person in it.
+
+    None if predictions are missing.
+    """
     parts = []
     for run in entry.runs:
         if (predictions := run.predictions()) is None:
             return None
         parts.append(predictions.assign(repetition=str(run.repetition)))
-    return pd.concat(parts).groupby(["repetition", "image"])["correct"].mean()
+    return pd.concat(parts).groupby(["repetition", "image"]).agg({"correct": "mean", "person": "first"})
 
 
-def _paired_bootstrap(of_best: pd.Series | None, of_other: pd.Series | None) -> float | None:
+def _paired_bootstrap(of_best: pd.DataFrame | None, of_other: pd.DataFrame | None) -> float | None:
     """Two-sided p-value for equal accuracy; None if seeds or test images are not the same."""
     if of_best is None or of_other is None:
         return None
-    both = pd.concat([of_best, of_other], axis=1, join="inner", keys=["best", "other"]).astype(float)
+    both = of_best.merge(of_other, left_index=True, right_index=True, suffixes=("_best", "_other"))
     if len(both) < max(len(of_best), len(of_other)):
         return None
-    # One image under several seeds is a single observation.
-    difference = (both["best"] - both["other"]).groupby(level="image").mean().to_numpy()
+    difference = both["correct_best"] - both["correct_other"]
+    # One image under several seeds is a single observation, and so are the images of one person.
+    told_by_best = both["person_best"] != both.index.get_level_values("image")
+    person = both["person_best"].where(told_by_best, both["person_other"])
+    difference = difference.groupby([person, "image"]).mean().groupby(level=0).sum().to_numpy()
     generator = np.random.default_rng(0)
     values, counts = np.unique(difference.round(9), return_counts=True)
     drawn = generator.multinomial(len(difference), counts / counts.sum(), size=RESAMPLES) @ values / len(difference)

@@ -27,8 +27,9 @@ HEADER = (
 NOTE = (
     "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and macro scores by all their "
     "predictions. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, "
-    "of accuracy only: a paired bootstrap over the same test images against the best of the column, corrected for the "
-    "number of comparisons (Holm); empty where the images differ. Columns are never to be compared with each other."
+    "of accuracy only: a paired bootstrap over the same test images, or over the people in them where they are known, "
+    "against the best of the column, corrected for the number of comparisons (Holm); empty where the images differ. "
+    "Columns are never to be compared with each other."
 )
 
 

@@ -101,12 +101,16 @@ class Run:
         return self.facts["data"]["splits"][self.stage]["count"]
 
     def predictions(self) -> pd.DataFrame | None:
-        """One row per image: image, target, prediction, correct; None if the table is missing or unreadable."""
+        """One row per image: image, person, target, prediction, correct; None if the table is missing or unreadable.
+
+        `person` is the image's name where the table does not say who it is.
+        """
+        path = self.folder / "predictions.csv"
         try:
-            table = pd.read_csv(
-                self.folder / "predictions.csv", usecols=["image", "target", "prediction"], engine="pyarrow"
-            )
-        except (OSError, ValueError):
+            known = {"image", "person"} & set(pd.read_csv(path, nrows=0))
+            table = pd.read_csv(path, usecols=[*known, "target", "prediction"], engine="pyarrow")
+            table = table.assign(person=table["person" if "person" in known else "image"].astype(str))
+        except (OSError, ValueError, KeyError):
             return None
         return table.assign(correct=table["target"] == table["prediction"])
 
