@@ -1,10 +1,9 @@
-"""Callbacks of training: averaged and frozen weights, smaller pictures, each epoch's seed, metrics.csv and plots."""
+"""Callbacks of training: averaged and frozen weights, each epoch's seed, metrics.csv and plots."""
 
 import logging
 import math
 import time
 import warnings
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import BatchNorm2d
-from torch.nn.functional import interpolate
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
@@ -95,52 +92,6 @@ class AveragedWeights(WeightAveraging):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._average_model.module.to(pl_module.device)
-
-
-class ProgressiveResizing(Callback):
-    """Trains on smaller pictures first, which takes less time, and on whole ones after that (Tan and Le, 2021).
-
-    Args:
-        size: Side in pixels of the smaller pictures; the network must take pictures of any size.
-        share: Part of all epochs that sees the smaller pictures, from 0 to 1.
-    """
-
-    def __init__(self, size: int, share: float) -> None:
-        if size < 1:
-            raise InputError(f"callbacks.progressive_resizing.size must be at least 1, got {size}")
-        if not 0 <= share <= 1:
-            raise InputError(f"callbacks.progressive_resizing.share must be 0 to 1, got {share}")
-        self.size = size
-        self.share = share
-        self._hook: RemovableHandle | None = None
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
-        example = pl_module.example_input_array[..., : self.size, : self.size].to(pl_module.device)
-        net = deepcopy(pl_module.net).eval()  # what a network has counted or averaged must not see this
-        try:
-            with torch.no_grad():
-                net(example)
-        except RuntimeError as error:
-            raise InputError(
-                f"callbacks.progressive_resizing: {pl_module.hparams.net['name']} takes no pictures of {self.size} x "
-                f"{self.size} pixels ({error}): it needs a network that averages over its last maps, as seresnet_s does"
-            ) from error
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
-        self.teardown(trainer, pl_module, "fit")
-        if trainer.current_epoch < self.share * trainer.max_epochs:
-            self._hook = pl_module.net.register_forward_pre_hook(self._resize)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._hook:
-            self._hook.remove()
-            self._hook = None
-
-    def _resize(self, net: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        if not net.training:
-            return None  # validation sees whole pictures
-        (images,) = inputs
-        return (interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True),)
 
 
 class FreezeBackbone(Callback):

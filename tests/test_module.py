@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fer_lightning import optim
-from fer_lightning.callbacks import FreezeBackbone, ProgressiveResizing
+from fer_lightning.callbacks import FreezeBackbone
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
@@ -124,40 +124,6 @@ def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, 
     still = {name for name in one if torch.equal(one[name], two[name])}
     assert one.keys() - still == {"head.4.weight", "head.4.bias"}
     assert not {name for name in one if torch.equal(two[name], three[name])}
-
-
-def sides_seen(datamodule, tmp_path, name: str, *callbacks: L.Callback) -> list[tuple[bool, int]]:
-    """Whether a network was training, and the side of the pictures it got, for each change of either."""
-    seen = []
-    model = ExpressionClassifier({"name": name}, CLASSES, PREPROCESS, optimizer=partial(torch.optim.SGD, lr=0.01))
-    first = next(module for module in model.net.modules() if isinstance(module, torch.nn.Conv2d))
-
-    def note(layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        found = (layer.training, inputs[0].shape[-1])
-        if seen[-1:] != [found]:
-            seen.append(found)
-
-    trainer = make_trainer(tmp_path, max_epochs=4, callbacks=list(callbacks), enable_checkpointing=False)
-    first.register_forward_pre_hook(note)
-    trainer.fit(model, datamodule=datamodule)
-    return seen
-
-
-def test_progressive_resizing_shows_small_pictures_first_and_validates_on_whole_ones(datamodule, tmp_path):
-    _tried, *seen = sides_seen(datamodule, tmp_path, "seresnet_s", ProgressiveResizing(size=16, share=0.5))
-    small, large, validated = (True, 16), (True, 48), (False, 48)
-    assert seen == [small, validated, small, validated, large, validated, large, validated]
-
-
-def test_progressive_resizing_tells_a_network_that_takes_one_size(datamodule, tmp_path):
-    with pytest.raises(InputError, match="cnn3 takes no pictures of 16 x 16 pixels .*averages over its last maps"):
-        sides_seen(datamodule, tmp_path, "cnn3", ProgressiveResizing(size=16, share=0.5))
-
-
-@pytest.mark.parametrize("settings", [{"size": 0, "share": 0.5}, {"size": 16, "share": 1.5}])
-def test_progressive_resizing_refuses_settings_without_a_meaning(settings):
-    with pytest.raises(InputError, match="callbacks.progressive_resizing"):
-        ProgressiveResizing(**settings)
 
 
 def test_channels_last_changes_the_layout_and_not_the_result():

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fer_lightning.errors import InputError
 
-NAME = "fer2013-seresnet_s-1"  # trained on, network, version
+NAME = "fer2013-seresnet_s-2"  # trained on, network, version
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "7e21f8551fa0d572ab617fea53360aa94b6fa231b1adef6dd9c00bd5d2ea0188",
-    ".ckpt": "34d7725baf8a01f7c81a10476dd23073e44b3904f0b3128bad8c045bcc736f41",
+    ".onnx": "8d64257e856309f95326fa8ee7d6029aad36d2d27441aec8882572bf89900e8d",
+    ".ckpt": "ec3b4173c468d592fc87c6a0662db80b8c4c2f45a15c8748b99576ce52dc7ed8",
 }
 
 
