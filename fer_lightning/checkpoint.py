@@ -12,7 +12,7 @@ from torch import Tensor
 from fer_lightning.errors import InputError
 
 PICKLE = b"\x80"  # first byte of weight files from before they were zip archives; torchvision still offers some
-# What a run that resumes cannot know, or may have another one of: it may go on after an upgrade, with a warning.
+# A run that resumes takes the first from its checkpoint, and may go on after an upgrade, with a warning.
 NOT_COMPARED = {"initial_weights", "code_sha256"}
 OURS = {"class_names", "net", "preprocess"}  # hyper-parameters that every checkpoint of fer_lightning has
 

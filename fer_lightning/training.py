@@ -89,10 +89,10 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         if cfg.ckpt_path is not None:
             checkpoint = load_checkpoint(cfg.ckpt_path)
             check_fits(checkpoint, model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
-            began = checkpoint["hyper_parameters"]["training"]
-            if "initial_weights" in began:
-                model.hparams.training["initial_weights"] = began["initial_weights"]
-            if began.get("code_sha256") != code["code_sha256"]:
+            training = checkpoint["hyper_parameters"]["training"]
+            if "initial_weights" in training:
+                model.hparams.training["initial_weights"] = training["initial_weights"]
+            if training.get("code_sha256") != code["code_sha256"]:
                 log.warning("%s was written by another code version: this run mixes two code versions", cfg.ckpt_path)
             rank_zero_only(_reopen)(run_dir)
         else:

@@ -174,7 +174,7 @@ class TestWhatWasTrainedOn:
         assert "CK+ is for non-commercial research" in card
         assert "synthetic faces are drawn by this package" in card
 
-    def test_unknown_initial_weights_may_know_the_images(self, run, report, finished_run, tmp_path):
+    def test_unknown_initial_weights_may_know_the_images(self, report, finished_run, tmp_path):
         checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
         checkpoint["hyper_parameters"]["training"]["initial_weights"] = {}
         torch.save(checkpoint, tmp_path / "finetuned.ckpt")

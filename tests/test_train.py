@@ -14,7 +14,7 @@ import torch
 from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.callbacks import AveragedWeights
+from fer_lightning.callbacks import AveragedWeights, EpochSeed
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, explain
 from fer_lightning.errors import InputError
@@ -353,16 +353,25 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
     assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one
 
 
-def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_on(run, finished_run, tmp_path):
+def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_on(
+    run, finished_run, tmp_path, monkeypatch
+):
+    def power_cut(self: EpochSeed, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("power cut")
+
     first = Path(shutil.copy(finished_run / "checkpoints" / "best.ckpt", tmp_path / "first.ckpt"))
-    settings = ("logger=none", "trainer.max_epochs=1", f"model.init_from={first}")
-    folder = run(*settings)
+    settings, folder = ("logger=none", f"model.init_from={first}"), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochSeed, "on_train_epoch_start", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(*settings)
     first.unlink()  # no longer needed
     run(*settings, f"ckpt_path={last_checkpoint(folder)}")
+    assert load_checkpoint(last_checkpoint(folder))["epoch"] == 1  # it went on
     trained = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")["hyper_parameters"]["training"]
-    for name in ("best", "last"):
-        began = load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["hyper_parameters"]["training"]
-        assert began["initial_weights"] == trained
+    ended = load_checkpoint(last_checkpoint(folder))["hyper_parameters"]["training"]
+    assert ended["initial_weights"] == trained
 
 
 @pytest.mark.parametrize(

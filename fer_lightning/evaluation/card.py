@@ -118,9 +118,10 @@ def training_in_words(training: Mapping) -> str:
     parts = [text.format(training[name]) for name, text in texts.items() if training.get(name) is not None]
     named = [training[name] for name in ("optimizer", "loss") if isinstance(training.get(name), Mapping)]
     parts += [str(node["name"]).rpartition(".")[2] for node in named if "name" in node]
-    began = "initial_weights" in training
-    before = f" It began with weights of {training_in_words(training['initial_weights'])}" if began else ""
-    return ", ".join(parts) + "." + before
+    words = f"{', '.join(parts)}."
+    if "initial_weights" in training:
+        words += f" It began with weights of {training_in_words(training['initial_weights'])}"
+    return words
 
 
 def _failures(measured: Measurement, scores: Scores, parts: Mapping[str, Section]) -> list[str]:

@@ -107,12 +107,12 @@ class Run:
         """
         path = self.folder / "predictions.csv"
         try:
-            known = {"image", "person"} & set(pd.read_csv(path, nrows=0))
-            table = pd.read_csv(path, usecols=[*known, "target", "prediction"], engine="pyarrow")
-            table = table.assign(person=table["person" if "person" in known else "image"].astype(str))
-        except (OSError, ValueError, KeyError):
+            told = [name for name in pd.read_csv(path, nrows=0) if name == "person"]
+            table = pd.read_csv(path, usecols=["image", *told, "target", "prediction"], engine="pyarrow")
+        except (OSError, ValueError):
             return None
-        return table.assign(correct=table["target"] == table["prediction"])
+        person = table["person" if told else "image"].astype(str)
+        return table.assign(person=person, correct=table["target"] == table["prediction"])
 
     def epochs(self) -> pd.DataFrame | None:
         """The run's `metrics.csv`; None if it is missing or unreadable."""
