@@ -25,6 +25,18 @@ def test_maps_and_gradients_are_those_of_a_convolution(kernel_size, side):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_a_frozen_layer_passes_gradients_on():
+    torch.manual_seed(0)
+    layer = FourierConv2d(2, 3, 5).requires_grad_(False)
+    features = torch.randn(MIN_IMAGES, 2, 7, 7, requires_grad=True)
+    found, wanted = (
+        torch.autograd.grad(maps.square().sum(), features)[0]
+        for maps in (layer(features), torch.nn.Conv2d.forward(layer, features))
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert layer.weight.grad is None
+
+
 def test_what_validation_computed_first_trains_as_well():
     layer = FourierConv2d(2, 2, 6)
     features = torch.randn(MIN_IMAGES, 2, 7, 7)
