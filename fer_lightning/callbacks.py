@@ -34,19 +34,27 @@ READ_EVERY_S = 0.5
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, which reads the loss from the device a few times a second instead of at every step.
+    """Lightning's progress bar, with the loss of a step, which it reads from the device a few times a second.
 
-    Reading waits for the device, which would then have no next step at hand.
+    Reading waits for the device, which would then have no next step at hand: `self.log` would do so at every step.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._read_at = -math.inf
         self._metrics: dict[str, Any] = {}
+        self._loss: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: FaceBatch, batch_idx: int
+    ) -> None:
+        self._loss = outputs["loss"]
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         if time.monotonic() - self._read_at > READ_EVERY_S:
-            self._metrics = super().get_metrics(trainer, pl_module)
+            loss = {} if self._loss is None else {"loss": self._loss.item()}
+            self._metrics = loss | super().get_metrics(trainer, pl_module)
             self._read_at = time.monotonic()
         return self._metrics
 

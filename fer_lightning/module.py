@@ -150,16 +150,15 @@ class ExpressionClassifier(L.LightningModule):
             drawn = Beta(self.hparams.mixup, self.hparams.mixup).sample().item()
             share, other = max(drawn, 1 - drawn), torch.randperm(len(targets), device=targets.device)
             logits = self(torch.lerp(images[other], images, share))
-            losses = [
+            of_both = [
                 self._loss(logits.float(), of, self.class_counts, label_smoothing=smoothing)
                 for of in (targets, targets[other])
             ]
-            loss = share * losses[0] + (1 - share) * losses[1]
+            loss = share * of_both[0] + (1 - share) * of_both[1]
         else:
             logits = self(images)
             loss = self._loss(logits.float(), targets, self.class_counts, label_smoothing=smoothing)
         self.train_meter.update(loss, logits, targets, batch.indices)
-        self.log("loss", loss, prog_bar=True, logger=False)
         return loss
 
     def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fer_lightning import optim
+from fer_lightning import callbacks, optim
 from fer_lightning.callbacks import FreezeBackbone
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.data.batch import FaceBatch
@@ -66,12 +66,11 @@ def make_trainer(folder: Path, **settings) -> L.Trainer:
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         log_every_n_steps=1,
-        **settings,
+        **{"enable_progress_bar": False, **settings},
     )
 
 
@@ -95,6 +94,24 @@ def test_a_checkpoint_alone_rebuilds_the_model_without_running_code(datamodule, 
     assert rebuilt.class_names == list(CLASSES)
     assert Preprocess(**rebuilt.hparams.preprocess) == datamodule.preprocess
     torch.testing.assert_close(rebuilt.eval()(images), model.eval()(images))
+
+
+def test_the_progress_bar_shows_the_loss_and_no_step_waits_for_it(datamodule, tmp_path, monkeypatch):
+    reads = []
+    item = torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: reads.append(tensor.shape) or item(tensor))
+    monkeypatch.setattr(callbacks, "READ_EVERY_S", 3600)
+    counts = []
+    for steps in (1, 3):
+        reads.clear()
+        bar = callbacks.ProgressBar()
+        settings = {"limit_train_batches": steps, "limit_val_batches": 0, "enable_checkpointing": False}
+        trainer = make_trainer(tmp_path, max_epochs=1, enable_progress_bar=True, callbacks=[bar], **settings)
+        model = make_model(optimizer=partial(torch.optim.SGD, lr=1e-3), scheduler=None)
+        trainer.fit(model, datamodule=datamodule)
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+    assert bar.get_metrics(trainer, model)["loss"] > 0
 
 
 def test_label_smoothing_is_for_training_only(datamodule):
