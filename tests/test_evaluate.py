@@ -146,6 +146,8 @@ def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, fer20
     train_module.train(compose_config(*data, *train_run, "model=cnn3", f"output_dir={tmp_path / 'run'}"))
     twins = report(*data[:2], model=tmp_path / "run")["twins"]
     assert [part["images"] for part in twins.values()] == [14, 12]
+    card = (tmp_path / "evaluation" / "report" / "model_card.md").read_text()
+    assert "| no exact twin in train | 12 |" in card
 
 
 class TestWhatWasTrainedOn:
@@ -172,7 +174,7 @@ class TestWhatWasTrainedOn:
         card = (tmp_path / "evaluation" / "report" / "model_card.md").read_text()
         assert "* ckplus, protocol subject_kfold. It began with weights of synthetic, protocol official, seed 0" in card
         assert "CK+ is for non-commercial research" in card
-        assert "synthetic faces are drawn by this package" in card
+        assert "Faces drawn by this package: a model of them knows nothing of real ones." in card
 
     def test_unknown_initial_weights_may_know_the_images(self, report, finished_run, tmp_path):
         checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
@@ -224,6 +226,9 @@ class TestReport:
         assert page.count("<img") == len(pictures)
         card = (folder / "model_card.md").read_text()
         assert "not a feeling" in card
+        cost = written["cost"]
+        assert f"* {cost['bytes'] / 1e6:.1f} MB, {cost['parameters']:,} parameters" in card
+        assert f"One face, prepared, takes {cost['latency'][0]['p50_ms']:.1f} ms (median; cpu" in card
         mouth = pd.read_csv(folder / "robustness.csv", index_col=0).loc["mouth covered"]
         assert f"| mouth covered | {' | '.join(f'{acc:.1%}' for acc in mouth)} |" in card
         worst = pd.read_csv(folder / "mistakes.csv").iloc[0]

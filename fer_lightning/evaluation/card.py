@@ -13,14 +13,26 @@ from fer_lightning.evaluation.section import Section
 from fer_lightning.inference.model_card import trainings
 from fer_lightning.markdown import markdown_table
 
+# What a dataset's pictures are, and what they are not.
+PICTURES = {
+    "fer2013": "Grey pictures of 48 x 48 pixels, found by an image search for words of emotion and then sorted by "
+    "people: a quarter happy, 1.5% disgust, some of no face at all, more than a thousand of them more than once. The "
+    "labels are doubtful: people agree with about two thirds of them (Goodfellow et al., 2013). Who is on them is "
+    "not recorded, and one person may be in several splits.",
+    "ckplus": "Expressions that were asked for, not felt: the last three frames of 327 recordings of 118 adults up "
+    "to the age of 50 before one camera, most of them women and Euro-American (Lucey et al., 2010). Everyday light, "
+    "angles and expressions are not among them.",
+    "affectnet": "Pictures found by image searches for words of emotion in six languages. Most have one annotator; "
+    "where there were two, they agreed on three in five (Mollahosseini et al., 2017). Who is on them is not recorded.",
+    "synthetic": "Faces drawn by this package: a model of them knows nothing of real ones.",
+}
 LICENCES = {
     "fer2013": "FER2013 was published for a competition, for research; its pictures were found by an image search, and "
     "the rights in them are with their owners.",
     "ckplus": "CK+ is for non-commercial research under an agreement with its authors.",
     "affectnet": "AffectNet is for non-commercial research under an agreement with its authors.",
     "imagenet": "ImageNet's pictures are for non-commercial research.",
-    "synthetic": "The synthetic faces are drawn by this package and free to use; a model of them knows nothing of real "
-    "ones.",
+    "synthetic": "The synthetic faces are free to use.",
 }
 SHOWN = ("acc", "balanced_acc", "f1_macro", "top2_acc", "auroc_macro", "log_loss", "ece")
 MISTAKES = 10  # the number of wrong answers to list
@@ -55,34 +67,43 @@ def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section
             f"# Model card: {measured.model}",
             *("", "## The model", "", *_the_model(measured, cost)),
             *("", "## What it was trained on", "", f"* {training_in_words(training)}"),
-            *(f"* {licence}" for licence in _licences(training)),
-            *("", f"## How well it does: {measured.title}", "", *_results(measured, scores)),
+            *(f"* {sentences}" for sentences in _of_the_data(training)),
+            *("", f"## How well it does: {measured.title}", "", *_results(measured, scores, parts.get("twins"))),
             *("", "## How it fails", "", *_failures(measured, scores, parts)),
             USE,
         ]
     )
 
 
-def _licences(training: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys(of.get("dataset") for of in trainings(training))
-    return [LICENCES.get(name, f"The licence of {name or 'its training images'} was not recorded.") for name in names]
+def _of_the_data(training: Mapping[str, Any]) -> list[str]:
+    sentences = []
+    for name in dict.fromkeys(of.get("dataset") for of in trainings(training)):
+        sentences += [PICTURES[name]] if name in PICTURES else []
+        sentences.append(LICENCES.get(name, f"The licence of {name or 'its training images'} was not recorded."))
+    return sentences
 
 
 def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
     card, preprocess = measured.backend.card, measured.backend.card.preprocess
     side = preprocess.size
     color = "grey" if preprocess.channels == 1 else "colour"
-    size = [f"{cost['parameters']:,} parameters"] if cost.get("parameters") else []
+    size = [f"{cost['bytes'] / 1e6:.1f} MB", f"{cost['parameters']:,} parameters"] if cost else []
     size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds per face"] if cost.get("multiply_adds") else []
     return [
         f"* {card.training.get('network', 'A network')}, a classifier of {color} face crops of {side} x {side} pixels: "
         f"{', '.join(card.class_names)}.",
         *([f"* {', '.join(size)}."] if size else []),
+        *(f"* {_latency(row)}" for row in cost.get("latency", ()) if row["batch"] == 1),
         f"* Temperature {measured.temperature:.3g}; crop margin {card.crop_margin:g}.",
     ]
 
 
-def _results(measured: Measurement, scores: Scores) -> list[str]:
+def _latency(row: Mapping[str, Any]) -> str:
+    threads = f", threads: {row['threads']}" if row["threads"] else ""
+    return f"One face, prepared, takes {row['p50_ms']:.1f} ms (median; {row['device']}{threads})."
+
+
+def _results(measured: Measurement, scores: Scores, twins: Section | None) -> list[str]:
     split, dataset = measured.datamodule.split, measured.datamodule.index.dataset
     leaks = " (near-copies of training images may be among them)" if measured.provenance.own and split.leaks else ""
     support = np.bincount(measured.targets, minlength=len(measured.classes.names))
@@ -101,7 +122,13 @@ def _results(measured: Measurement, scores: Scores) -> list[str]:
                 for name, count, of in of_classes
             ),
         ),
+        *(_without_twins(twins) if twins else ()),
     ]
+
+
+def _without_twins(twins: Section) -> list[str]:
+    table = twins.tables["without_twins"]
+    return ["", twins.title + ":", "", *markdown_table(table.columns, table.astype(str).itertuples(index=False))]
 
 
 def training_in_words(training: Mapping) -> str:
