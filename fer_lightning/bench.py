@@ -1,6 +1,6 @@
 """`make bench`: the cost of a real epoch relative to a bare loop of the same network, measured in one process.
 
-It takes the same settings as training, trainer.limit_train_batches=80 for a part of the epoch among them:
+It takes the same settings as training, trainer.limit_train_batches=80, a number of batches, among them:
 python -m fer_lightning.bench experiment=fer2013_seresnet_s trainer.limit_train_batches=80
 
 A real epoch reads the cache, augments, trains with the Trainer, measures and logs to TensorBoard; the bare loop only
@@ -25,6 +25,7 @@ from fer_lightning.callbacks import EpochTable
 from fer_lightning.config import instantiate
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.training import prepare_process
@@ -36,8 +37,11 @@ def main() -> None:
     """Measure the loops in turn, and print images/s and their ratios."""
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
+    limit = cfg.trainer.limit_train_batches
+    if not isinstance(limit, int | None):
+        raise InputError(f"trainer.limit_train_batches must be a number of batches here, got {limit}")
     datamodule: FaceDataModule = instantiate(cfg.data)
-    loader = islice(datamodule.train_dataloader(), cfg.trainer.limit_train_batches)  # as many as the real epoch's
+    loader = islice(datamodule.train_dataloader(), limit)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     device = "cuda" if uses_gpu(cfg.trainer.accelerator) else "cpu"
@@ -64,7 +68,7 @@ def _model(cfg: config.DictConfig, datamodule: FaceDataModule, **settings: bool)
 
 
 def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
-    """Images/s of one training epoch with the Trainer and the default callbacks, logger and augmentation."""
+    """Images/s of one training epoch with the Trainer and all that the settings ask for, except the progress bar."""
     with tempfile.TemporaryDirectory() as folder:
         cfg.output_dir = folder
         callbacks = [instantiate(node) for name, node in cfg.callbacks.items() if node and name != "progress"]

@@ -179,11 +179,11 @@ def plain_errors() -> Iterator[None]:
         if _raiser(error) == "hydra.core.plugins":
             sys.exit(f"error: {error}{_extra_for(str(error))}")
         # torch's errors, which these commands need not import
+        what = str(error).partition("\n")[0]
         if type(error).__name__ == "OutOfMemoryError":
             sys.exit("error: the GPU's memory is full: lower data.batch_size, or free it of other processes")
-        if type(error).__name__ == "AcceleratorError":
-            what = str(error).partition("\n")[0]
-            sys.exit(f"error: the GPU failed ({what}): resume the run with ckpt_path=RUN/checkpoints/last.ckpt")
+        if type(error).__name__ == "AcceleratorError" or what.startswith(("CUDA error", "cuDNN error")):
+            sys.exit(f"error: the GPU failed ({what}); a training goes on with ckpt_path=RUN/checkpoints/last.ckpt")
         raise
     except (OSError, ValueError) as caught:
         if _raiser(caught).startswith("optuna."):

@@ -18,7 +18,7 @@ def uses_gpu(accelerator: str) -> bool:
     return accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
 
 
-def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
+def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
     """Turn `auto` into one of Lightning's precision names, and give the reason.
 
     bfloat16 keeps float32's range, so it needs no loss scaling; it is chosen if the hardware multiplies it natively,
@@ -31,6 +31,7 @@ def choose_precision(requested: str, accelerator: str) -> tuple[str, str]:
     on_gpu = uses_gpu(accelerator)
     device = torch.cuda.get_device_name() if on_gpu else "this processor"
     native = torch.cuda.get_device_capability() >= (8, 0) if on_gpu else _cpu_has_bfloat16()
+    requested = str(requested)  # 32 on a command line is a number
     if requested != "auto":
         emulated = requested.startswith("bf16") and not native
         return requested, "as configured" + (

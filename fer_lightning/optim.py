@@ -57,7 +57,7 @@ def one_cycle(
 
 
 def plateau(
-    optimizer: Optimizer, total_steps: int, *, monitor: str, mode: str, factor: float = 0.1, patience: int = 10
+    optimizer: Optimizer, total_steps: int, *, monitor: str, mode: str, factor: float, patience: int
 ) -> dict[str, Any]:
     """Multiply the rate by `factor` when `monitor` has not improved for `patience` epochs."""
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)

@@ -37,7 +37,7 @@ class TestAlike:
         assert pairs.correlation[0] == pytest.approx(1)
 
     def test_pairs_are_found_across_blocks(self, distinct, monkeypatch):
-        monkeypatch.setattr("fer_lightning.data.duplicates.BLOCK", 2)
+        monkeypatch.setattr("fer_lightning.data.duplicates.MOST_AT_A_TIME", 7)
         pairs = alike(distinct[[0, 1, 2, 3, 4, 0, 3]], threshold=0.95)
         assert sorted(zip(pairs.first, pairs.second, strict=True)) == [(0, 5), (3, 6)]
 

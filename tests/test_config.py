@@ -148,10 +148,16 @@ def test_a_full_gpu_is_told_with_the_remedy():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_gpu_that_fails_is_told_with_the_way_to_go_on():
-    message = "the GPU failed .CUDA error: unspecified launch failure.: resume the run with ckpt_path="
+@pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
+def test_a_gpu_that_fails_is_told_with_the_way_to_go_on(kind):
+    message = "the GPU failed .CUDA error: unspecified launch failure.; a training goes on with ckpt_path="
     with pytest.raises(SystemExit, match=message), plain_errors():
-        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+        raise kind("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
+def test_an_error_of_the_code_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes"), plain_errors():
+        raise RuntimeError("shapes cannot be multiplied")
 
 
 def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():

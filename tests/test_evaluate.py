@@ -23,6 +23,7 @@ from fer_lightning.evaluation.measurement import ClassesInCommon
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
+from fer_lightning.inference.predictor import Predictor
 
 # Of `finished_run`, whose model is measured here.
 SYNTHETIC = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "data.reader.test=35")
@@ -76,6 +77,20 @@ def test_an_onnx_file_measures_as_its_checkpoint(run, finished_run, onnx_model, 
     ]
     assert cost[0]["parameters"] == cost[1]["parameters"] == 2_489_095
     assert of_onnx["metrics"] == pytest.approx(of_checkpoint["metrics"], abs=1e-4)
+
+
+def test_prediction_reads_a_crop_as_the_evaluation_does(run, finished_run, tmp_path):
+    run(*SYNTHETIC)
+    measured = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").set_index("image")
+    index = instantiate(compose_config(*SYNTHETIC, f"data.cache_dir={tmp_path / 'cache'}").data).index
+    predictor = Predictor(finished_run, detector="none", device="cpu")
+    crop = tmp_path / "crop.png"
+    for name in measured.index:
+        cv2.imwrite(str(crop), index.read(index.names.index(name)))
+        [face] = predictor.predict(crop)
+        assert face.emotion == measured.loc[name].prediction
+        expected = {f"p_{key}": pytest.approx(value, abs=1e-4) for key, value in face.probabilities.items()}
+        assert measured.loc[name].filter(like="p_").to_dict() == expected
 
 
 def test_another_dataset_is_asked_for_the_classes_in_common(run, ckplus_tree, tmp_path, caplog):

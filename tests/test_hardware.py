@@ -37,6 +37,7 @@ def test_auto_looks_at_the_gpu_where_there_is_one(monkeypatch, capability, preci
 
 def test_a_precision_that_is_asked_for_is_kept():
     assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as configured")
+    assert choose_precision(32, "cpu") == ("32", "as configured")  # Hydra reads trainer.precision=32 as a number
 
 
 @pytest.mark.parametrize(("flags", "told"), [("avx512_bf16", False), ("avx2", True)])

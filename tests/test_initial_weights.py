@@ -8,7 +8,7 @@ from torch.nn import Module
 
 from fer_lightning.checkpoint import load_checkpoint, read_weights
 from fer_lightning.errors import InputError
-from fer_lightning.inference.bundled import bundled
+from fer_lightning.inference.bundled import NAME, bundled
 from fer_lightning.initial_weights import classes_layer, load_initial_weights
 from fer_lightning.models import NAMES, create_model
 from fer_lightning.preprocess import Preprocess
@@ -106,6 +106,13 @@ def test_the_packages_own_model_serves():
     trained = torch.load(bundled(".ckpt"), weights_only=True)["state_dict"]
     torch.testing.assert_close(net.stem[0].weight, trained["net.stem.0.weight"].float())
     assert all(name.startswith("head.") for name in new)
+
+
+def test_the_packages_own_model_is_refused_where_its_file_was_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_lightning.inference.bundled.WEIGHTS", tmp_path)
+    (tmp_path / f"{NAME}.ckpt").write_bytes(b"something else")
+    with pytest.raises(InputError, match=r"ckpt is damaged or was changed .*install the package again"):
+        load_initial_weights(create_model("seresnet_s", num_classes=3), "seresnet_s", "bundled")
 
 
 def test_weights_that_do_not_fit_are_named_with_the_way_to_leave_them(write_weights):

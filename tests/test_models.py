@@ -41,6 +41,15 @@ def test_a_network_flattens_to_its_papers_features(name, features):
     assert net.features(torch.zeros(1, 1, 48, 48)).flatten(1).shape == (1, features)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batch_norm_can_be_put_behind_every_convolution_and_left_out(name):
+    for batch_norm in (True, False):
+        features = list(create_model(name, num_classes=7, batch_norm=batch_norm).features)
+        convolutions = [i for i, layer in enumerate(features) if isinstance(layer, torch.nn.Conv2d)]
+        follow = [type(features[i + 1]) for i in convolutions]
+        assert set(follow) == {torch.nn.BatchNorm2d if batch_norm else torch.nn.ReLU}
+
+
 @pytest.mark.parametrize(
     ("name", "padding", "kernel_size"),
     [

@@ -1,9 +1,12 @@
 """Bytes that stay on the training device, and augmentation of whole batches there."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from torch.utils.data import DataLoader
 
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data import on_device
@@ -82,6 +85,24 @@ class TestBatchAugmentation:
             assert ours.std() == pytest.approx(theirs.std(), abs=0.4)
             assert ours.std() > 1.5
 
+    def test_it_mirrors_half_of_the_pictures_as_the_augmentation_of_single_images_does(self, augmentation):
+        single = instantiate(compose_config("augmentation=light").augmentation.transforms[0])
+        single.set_random_seed(0)
+        torch.manual_seed(0)
+        image = np.tile(np.arange(48, dtype=np.uint8), (48, 1))
+        batch = augmentation[0](torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0]
+        mirrored = [
+            np.mean([picture[0, 0] > picture[0, 47] for picture in pictures])
+            for pictures in (batch, [single(image=image)["image"] for _ in range(600)])
+        ]
+        assert mirrored == pytest.approx([0.5, 0.5], abs=0.07)
+
+    def test_it_hides_a_patch_of_a_quarter_of_the_pictures(self, augmentation):
+        torch.manual_seed(0)
+        hidden = (augmentation[5](torch.ones(600, 1, 48, 48)) == 0.5).float().mean((1, 2, 3))
+        assert (hidden > 0).float().mean() == pytest.approx(0.25, abs=0.06)
+        assert 0.01 < hidden[hidden > 0].min() < hidden.max() < 0.17
+
 
 class TestTraining:
     def test_a_batch_reaches_the_device_as_bytes_and_the_network_as_floats(self, make):
@@ -150,6 +171,16 @@ class TestDeviceLoader:
             assert isinstance(batch, FaceBatch)
             assert all(torch.equal(one, other) for one, other in zip(batch, expected, strict=True))
         assert number + 1 == len(loader)
+
+    @pytest.mark.parametrize(("free", "kind"), [(1_000_000_000, DeviceLoader), (1_000_000, DataLoader)])
+    def test_it_is_used_on_a_gpu_with_room_and_the_usual_loader_elsewhere(self, make, monkeypatch, free, kind):
+        datamodule = make("augmentation=batch", "data.reader.train=280")
+        monkeypatch.setattr(on_device, "free_bytes", lambda device: free)
+        monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)  # there may be no GPU here
+        strategy = SimpleNamespace(root_device=torch.device("cuda"))
+        datamodule.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+        assert isinstance(datamodule.train_dataloader(), kind)
+        assert isinstance(datamodule.val_dataloader(), DataLoader)
 
     def test_a_device_without_room_is_told_of(self, monkeypatch, caplog):
         monkeypatch.setattr(on_device, "free_bytes", lambda device: 1_000_000)

@@ -1,4 +1,4 @@
-"""The README's commands are real: each composes against conf/, each target stands in the Makefile."""
+"""The commands in README, docs and experiments are real: each composes against conf/, each make target exists."""
 
 import re
 import shlex
@@ -23,9 +23,13 @@ from fer_lightning.config import (
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(
-    set(re.findall(r"^python -m fer_lightning\.(train|baseline|audit|evaluate)(.*)$", README, re.MULTILINE))
+TEXTS = (
+    README,
+    (ROOT / "docs" / "replication.md").read_text(),
+    *(path.read_text() for path in (CONF_DIR / "experiment").iterdir()),
 )
+COMMAND = re.compile(r"^(?: {4}|# {3})?python -m fer_lightning\.(train|baseline|audit|evaluate)(.*)$", re.MULTILINE)
+COMMANDS = sorted({found for text in TEXTS for found in COMMAND.findall(text)})
 SCHEMAS = {"train": TrainConfig, "baseline": BaselineConfig, "audit": AuditConfig, "evaluate": EvaluateConfig}
 PREDICTIONS = sorted(
     set(re.findall(r"^(?:cat .*\| )?(fer-(?:predict|export|report|app)(?: [^#`\n]*)?)", README, flags=re.MULTILINE))
@@ -60,7 +64,7 @@ def typer_app(function) -> typer.Typer:
 
 
 def test_there_are_commands_to_test():
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 30
     assert len(PREDICTIONS) >= 7
 
 

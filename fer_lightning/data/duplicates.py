@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 SIDE = 24  # side in pixels at which images are compared: enough for a face, and insensitive to JPEG noise
-BLOCK = 1024  # rows that are compared with all others at a time
+MOST_AT_A_TIME = 2**25  # correlations, of which each takes 16 bytes
 FLAT = 2.0  # standard deviation, of 255, below which an image shows nothing
 
 
@@ -34,8 +34,9 @@ def alike(images: np.ndarray, *, threshold: float) -> Pairs:
     upright = _normalised(images)
     mirrored = _normalised(images[:, :, ::-1])
     found: list[tuple[np.ndarray, ...]] = []
-    for start in track(range(0, len(images), BLOCK), description="Comparing"):
-        stop = start + BLOCK
+    block = MOST_AT_A_TIME // max(len(images), 1) + 1  # images that are compared with all others at a time
+    for start in track(range(0, len(images), block), description="Comparing"):
+        stop = start + block
         straight = upright[start:stop] @ upright[start:].T
         turned = mirrored[start:stop] @ upright[start:].T
         best = np.triu(np.maximum(straight, turned), k=1)
