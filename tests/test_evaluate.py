@@ -243,7 +243,9 @@ class TestReport:
         assert "not a feeling" in card
         cost = written["cost"]
         assert f"* {cost['bytes'] / 1e6:.1f} MB, {cost['parameters']:,} parameters" in card
-        assert f"One face, prepared, takes {cost['latency'][0]['p50_ms']:.1f} ms (median; cpu" in card
+        assert (
+            f"One face, prepared, takes {cost['latency'][0]['p50_ms']:.1f} ms (median; PyTorch, cpu, threads: " in card
+        )
         mouth = pd.read_csv(folder / "robustness.csv", index_col=0).loc["mouth covered"]
         assert f"| mouth covered | {' | '.join(f'{acc:.1%}' for acc in mouth)} |" in card
         worst = pd.read_csv(folder / "mistakes.csv").iloc[0]

@@ -93,14 +93,14 @@ def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
         f"* {card.training.get('network', 'A network')}, a classifier of {color} face crops of {side} x {side} pixels: "
         f"{', '.join(card.class_names)}.",
         *([f"* {', '.join(size)}."] if size else []),
-        *(f"* {_latency(row)}" for row in cost.get("latency", ()) if row["batch"] == 1),
+        *(f"* {_latency(row, cost['runtime'])}" for row in cost.get("latency", ()) if row["batch"] == 1),
         f"* Temperature {measured.temperature:.3g}; crop margin {card.crop_margin:g}.",
     ]
 
 
-def _latency(row: Mapping[str, Any]) -> str:
+def _latency(row: Mapping[str, Any], runtime: str) -> str:
     threads = f", threads: {row['threads']}" if row["threads"] else ""
-    return f"One face, prepared, takes {row['p50_ms']:.1f} ms (median; {row['device']}{threads})."
+    return f"One face, prepared, takes {row['p50_ms']:.1f} ms (median; {runtime}, {row['device']}{threads})."
 
 
 def _results(measured: Measurement, scores: Scores, twins: Section | None) -> list[str]:

@@ -18,8 +18,14 @@ SECONDS = 1.0  # timing per batch size and device
 
 
 def size_of(path: Path) -> dict[str, Any]:
-    """File size in bytes, parameters, and multiply-adds of one face, which are unknown for an ONNX file."""
-    facts: dict[str, Any] = {"bytes": path.stat().st_size, "parameters": None, "multiply_adds": None}
+    """File size in bytes, runtime, parameters, and multiply-adds of one face, which are unknown for an ONNX file."""
+    runtime = "ONNX Runtime" if path.suffix == ".onnx" else "PyTorch"
+    facts: dict[str, Any] = {
+        "bytes": path.stat().st_size,
+        "runtime": runtime,
+        "parameters": None,
+        "multiply_adds": None,
+    }
     if path.suffix == ".onnx":
         import onnx
 
