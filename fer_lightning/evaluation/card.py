@@ -15,20 +15,21 @@ from fer_lightning.markdown import markdown_table
 
 # What a dataset's pictures are, and what they are not.
 PICTURES = {
-    "fer2013": "Grey pictures of 48 x 48 pixels, found by an image search for words of emotion and then sorted by "
-    "people: a quarter happy, 1.5% disgust, some of no face at all, more than a thousand of them more than once. The "
-    "labels are doubtful: people agree with about two thirds of them (Goodfellow et al., 2013). Who is on them is "
-    "not recorded, and one person may be in several splits.",
-    "ckplus": "Expressions that were asked for, not felt: the last three frames of 327 recordings of 118 adults up "
-    "to the age of 50 before one camera, most of them women and Euro-American (Lucey et al., 2010). Everyday light, "
-    "angles and expressions are not among them.",
-    "affectnet": "Pictures found by image searches for words of emotion in six languages. Most have one annotator; "
-    "where there were two, they agreed on three in five (Mollahosseini et al., 2017). Who is on them is not recorded.",
+    "fer2013": "FER2013: grey pictures of 48 x 48 pixels, found by an image search for words of emotion and then "
+    "sorted by people: a quarter happy, 1.5% disgust, some of no face at all, more than a thousand of them more than "
+    "once. The labels are doubtful: people agree with about two thirds of them (Goodfellow et al., 2013). Who is on "
+    "them is not recorded, and one person may be in several splits.",
+    "ckplus": "CK+: expressions that were asked for, not felt: the last three frames of 327 recordings of 118 adults "
+    "up to the age of 50 before one camera, most of them women and Euro-American (Lucey et al., 2010). Everyday "
+    "light, angles and expressions are not among them.",
+    "affectnet": "AffectNet: pictures found by image searches for words of emotion in six languages. Most have one "
+    "annotator; where there were two, they agreed on three in five (Mollahosseini et al., 2017). Who is on them is "
+    "not recorded.",
     "synthetic": "Faces drawn by this package: a model of them knows nothing of real ones.",
 }
 LICENCES = {
-    "fer2013": "FER2013 was published for a competition, for research; its pictures were found by an image search, and "
-    "the rights in them are with their owners.",
+    "fer2013": "FER2013 was published for a competition, for research; the rights in its pictures are with their "
+    "owners.",
     "ckplus": "CK+ is for non-commercial research under an agreement with its authors.",
     "affectnet": "AffectNet is for non-commercial research under an agreement with its authors.",
     "imagenet": "ImageNet's pictures are for non-commercial research.",

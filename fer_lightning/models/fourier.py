@@ -54,10 +54,10 @@ class _Correlation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor, kernels: Tensor) -> Tensor:
-        waves, kernel_waves = _waves_of(features, kernels)
+        ctx.waves = waves, kernel_waves = _waves_of(features, kernels)
         spectra = waves.spectra(features.permute(2, 3, 0, 1))
         kernel_spectra = kernel_waves.spectra(kernels.permute(2, 3, 1, 0))
-        ctx.save_for_backward(features, kernels, spectra, kernel_spectra)
+        ctx.save_for_backward(spectra, kernel_spectra)
         real, imaginary = kernel_spectra.chunk(2, dim=1)
         # The product with the kernel's complex conjugate: else the kernel would be mirrored, as in a convolution.
         product = _add_turned(spectra @ real, spectra @ imaginary, -1)
@@ -66,8 +66,8 @@ class _Correlation(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        features, kernels, spectra, kernel_spectra = ctx.saved_tensors
-        waves, kernel_waves = (waves.adjoint() for waves in _waves_of(features, kernels))
+        spectra, kernel_spectra = ctx.saved_tensors
+        waves, kernel_waves = (waves.adjoint() for waves in ctx.waves)
         product = waves.spectra(gradient.permute(2, 3, 0, 1))
         of_features = of_kernels = None
         if ctx.needs_input_grad[0]:
