@@ -160,7 +160,7 @@ class TestDeviceLoader:
         dataset = datamodule.dataset("train", augmented=True)
         samplers = [EpochSampler(len(dataset), shuffle=True, seed=3) for _ in range(2)]
         loader = DeviceLoader(
-            torch.from_numpy(dataset.planes()), dataset.targets, dataset.indices, samplers[0], batch_size=16
+            torch.from_numpy(dataset.whole()), dataset.targets, dataset.indices, samplers[0], batch_size=16
         )
         samplers[0].set_epoch(2)
         samplers[1].set_epoch(2)
@@ -172,19 +172,51 @@ class TestDeviceLoader:
             assert all(torch.equal(one, other) for one, other in zip(batch, expected, strict=True))
         assert number + 1 == len(loader)
 
-    @pytest.mark.parametrize(("free", "kind"), [(1_000_000_000, DeviceLoader), (1_000_000, DataLoader)])
-    def test_it_is_used_on_a_gpu_with_room_and_the_usual_loader_elsewhere(self, make, monkeypatch, free, kind):
-        datamodule = make("augmentation=batch", "data.reader.train=280")
-        monkeypatch.setattr(on_device, "free_bytes", lambda device: free)
-        monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)  # there may be no GPU here
-        strategy = SimpleNamespace(root_device=torch.device("cuda"))
-        datamodule.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
-        assert isinstance(datamodule.train_dataloader(), kind)
-        assert isinstance(datamodule.val_dataloader(), DataLoader)
+    @pytest.fixture
+    def on_gpu(self, make, monkeypatch):
+        """on_gpu(free, *overrides): the DataModule as on a GPU with that many free bytes, which need not be here."""
+
+        def datamodule(free: int, *overrides: str) -> FaceDataModule:
+            made = make(*overrides)
+            monkeypatch.setattr(on_device, "free_bytes", lambda device: free)
+            monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+            strategy = SimpleNamespace(root_device=torch.device("cuda"))
+            made.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+            return made
+
+        return datamodule
+
+    @pytest.mark.parametrize(
+        ("free", "train", "val"),
+        [
+            (1_000_000_000, DeviceLoader, DeviceLoader),
+            (1_000_000, DataLoader, DeviceLoader),
+            (1, DataLoader, DataLoader),
+        ],
+    )
+    def test_it_is_used_on_a_gpu_with_room_and_the_usual_loader_elsewhere(self, on_gpu, free, train, val):
+        datamodule = on_gpu(free, "augmentation=batch", "data.reader.train=280")
+        assert type(datamodule.train_dataloader()) is train
+        assert type(datamodule.val_dataloader()) is type(datamodule.test_dataloader()) is val
+
+    def test_images_that_are_augmented_one_by_one_are_loaded_as_usual(self, on_gpu):
+        datamodule = on_gpu(1_000_000_000, "augmentation=light")
+        assert type(datamodule.train_dataloader()) is DataLoader
+        assert type(datamodule.val_dataloader()) is DeviceLoader
+
+    @pytest.mark.parametrize(
+        "choices",
+        [("augmentation=batch", "preprocess.scaling=symmetric"), ("augmentation=light", "preprocess=gaussian")],
+    )
+    def test_what_is_validated_there_is_what_is_validated_elsewhere(self, make, on_gpu, choices):
+        here, there = list(make(*choices).val_dataloader()), list(on_gpu(1_000_000_000, *choices).val_dataloader())
+        assert len(here) == len(there) == 3
+        for one, other in zip(here, there, strict=True):
+            assert all(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
 
     def test_a_device_without_room_is_told_of(self, monkeypatch, caplog):
         monkeypatch.setattr(on_device, "free_bytes", lambda device: 1_000_000)
         device = torch.device("cuda")
-        assert has_room(device, 400_000)
-        assert not has_room(device, 600_000)
-        assert "do not fit on cuda, which has 0.0 GB free: they are copied batch by batch" in caplog.text
+        assert has_room(device, "train", 400_000)
+        assert not has_room(device, "val", 600_000)
+        assert "the val images (0.0 GB) do not fit on cuda, which has 0.0 GB free: they are copied" in caplog.text

@@ -38,7 +38,7 @@ class FaceDataModule(L.LightningDataModule):
         protocol: Function that splits the FaceIndex.
         preprocess: Preprocessing of all images.
         augmentation: Applied to training images only: albumentations to each image, or a module to whole batches on the
-            training device; on a GPU with enough memory the image bytes then stay there.
+            training device. With a module, and always for val and test, the images stay on a GPU with enough memory.
         root: Folder or zip of the dataset; None looks in the reader's default places.
         batch_size: Images per batch and process.
         num_workers: Loader processes; None takes up to 8 with a GPU or if images are decoded on demand, and else 0,
@@ -227,10 +227,10 @@ class FaceDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
         )
-        if on_gpu and dataset.as_bytes and not self.cache.on_demand:
-            device, side = self.trainer.strategy.root_device, self.preprocess.size
-            if has_room(device, len(dataset) * self.preprocess.channels * side**2):
-                images = torch.from_numpy(dataset.planes()).to(device)
+        if on_gpu and (dataset.as_bytes or not training) and not self.cache.on_demand:
+            device = self.trainer.strategy.root_device
+            if has_room(device, stage, dataset.nbytes):
+                images = torch.from_numpy(dataset.whole()).to(device)
                 return DeviceLoader(images, dataset.targets, dataset.indices, sampler, batch_size=self.batch_size)
         return DataLoader(
             dataset,

@@ -61,16 +61,20 @@ class FaceDataset(Dataset):
     def __getitems__(self, draws: list[tuple[int, int]]) -> FaceBatch:
         """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
         indices = self.indices[[position for _, position in draws]]
-        read = self.preprocess.planes if self.as_bytes else self.preprocess.finish
         return FaceBatch(
-            torch.from_numpy(read(self.pictures(draws))),
+            torch.from_numpy(self._read(self.pictures(draws))),
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(indices),
         )
 
-    def planes(self) -> np.ndarray:
-        """All of the split's images, filtered, as bytes: uint8 (M, C, S, S)."""
-        return self.preprocess.planes(self._images[self.indices])
+    @property
+    def nbytes(self) -> int:
+        """Size of all of the split's images as batches hold them."""
+        return len(self) * self.preprocess.channels * self.preprocess.size**2 * (1 if self.as_bytes else 4)
+
+    def whole(self) -> np.ndarray:
+        """All of the split's images as batches hold them, but not augmented: uint8 or float32 (M, C, S, S)."""
+        return self._read(self._images[self.indices])
 
     def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
         """The same batch before filters and scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
@@ -81,6 +85,9 @@ class FaceDataset(Dataset):
         epoch, first = draws[0]
         self.augmentation.set_random_seed(seed_from(self.seed, epoch, first))
         return np.stack([self.augmentation(image=image)["image"] for image in images])
+
+    def _read(self, pictures: np.ndarray) -> np.ndarray:
+        return self.preprocess.planes(pictures) if self.as_bytes else self.preprocess.finish(pictures)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -1,4 +1,4 @@
-"""Input on the training device: image bytes that stay there, and augmentation of whole batches.
+"""Input on the training device: images that stay there, and augmentation of whole batches.
 
 Shapes: M images of a split, N images of a batch, C channels, S side in pixels.
 """
@@ -37,7 +37,7 @@ class DeviceLoader:
     """Batches of a split that is kept on the device: nothing is copied during training, and no workers are needed.
 
     Args:
-        images: uint8 (M, C, S, S), on the device.
+        images: The split's images as its batches hold them, uint8 or float32 (M, C, S, S), on the device.
         targets: Targets of the whole dataset.
         indices: Positions of the split's images in the dataset, (M,).
         sampler: Source of (epoch, position) pairs; Lightning tells it the epoch.
@@ -68,13 +68,14 @@ class DeviceLoader:
             yield FaceBatch(self.images[part], self.targets[part], self.indices[part])
 
 
-def has_room(device: torch.device, needed: int) -> bool:
-    """Whether a split of `needed` bytes may stay on the device; logs a warning if not."""
+def has_room(device: torch.device, stage: str, needed: int) -> bool:
+    """Whether the `needed` bytes of a split may stay on the device; logs a warning if not."""
     free = free_bytes(device)
     if needed <= MOST * free:
         return True
     log.warning(
-        "the training images (%.1f GB) do not fit on %s, which has %.1f GB free: they are copied batch by batch",
+        "the %s images (%.1f GB) do not fit on %s, which has %.1f GB free: they are copied batch by batch",
+        stage,
         needed / 1e9,
         device,
         free / 1e9,
