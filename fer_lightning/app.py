@@ -1,10 +1,13 @@
 """`fer-app`: photos, videos and the webcam in a browser, on this machine alone."""
 
+import errno
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +45,14 @@ def _check(host: str, port: int, auth: str | None) -> None:
         raise InputError("--auth must be NAME:PASSWORD")
     if host not in (LOCAL, "localhost") and auth is None:
         raise InputError(f"--host {host} opens the page to other machines: add --auth NAME:PASSWORD")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} of {host} cannot be used ({error.strerror}): choose another --port"
-            ) from error
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        wrong = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise InputError(f"port {port} of {host} cannot be used ({error.strerror}): choose another {wrong}") from error
 
 
 def _serve(
@@ -78,12 +81,23 @@ def _serve(
         auth=auth,
         max_upload_bytes=max_upload_mb * 1_000_000,
     )
-    address = f"http://{host}:{port}/"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     print(f"The page is at {address} (Ctrl-C to stop)", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted in that case too
     if opens:
-        webbrowser.open(address)
+        threading.Thread(target=_open_once_served, args=(address, host, port), daemon=True).start()
     uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _open_once_served(address: str, host: str, port: int) -> None:
+    while True:
+        try:
+            socket.create_connection((host, port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+        else:
+            break
+    webbrowser.open(address)
 
 
 def _named(models: list[str]) -> dict[str, Path | None]:

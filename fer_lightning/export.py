@@ -117,6 +117,8 @@ def _make_parent(output: Path) -> None:
         raise InputError(f"{output.parent} cannot be created ({error.strerror}): choose another --output") from error
     if output.is_dir():
         raise InputError(f"{output} is a folder: name the file, as --output {output}/model.onnx")
+    if output.suffix != ".onnx":
+        raise InputError(f"{output} must end in .onnx, by which model files are known: --output {output}.onnx")
 
 
 def _run_folder(checkpoint: Path) -> Path:

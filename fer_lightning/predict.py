@@ -48,8 +48,12 @@ def main(
         Save, typer.Option(help="Pictures or videos to write in addition to the table, with the faces marked.")
     ] = "table",
     format_: Annotated[
-        str, typer.Option("--format", help="Table format: csv, jsonl, parquet, or several separated by commas.")
-    ] = "csv",
+        str | None,
+        typer.Option(
+            "--format",
+            help="Table format: csv, jsonl, parquet, or several separated by commas. Default: csv; with --json none.",
+        ),
+    ] = None,
     detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",
     min_face: Annotated[
         float, typer.Option(help="Smallest face to find, in pixels; up to 1, as a fraction of the shorter side.")
@@ -86,7 +90,7 @@ def main(
     ] = False,
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
-    formats = tuple(dict.fromkeys(format_.split(",")))
+    formats = tuple(dict.fromkeys((format_ or "csv").split(",")))
     _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views)
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
@@ -104,16 +108,15 @@ def main(
     )
     moments = open_views(sources) if views else []
     found = list(chain.from_iterable(moments)) if views else open_sources(sources)
-    if not found:
-        raise InputError(f"no image or video was found in {', '.join(sources)}")
     _check_save(save, {source.kind for source in found})
     if show:
         check_window()
     introduce(console, predictor)
     moving = any(source.kind != "image" for source in found)
     names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
+    only_rows = json_ and save == "table" and format_ is None
     results = Results(
-        output or (None if json_ and save == "table" and formats == ("csv",) else _new_folder()),
+        output or (None if only_rows else _new_folder()),
         names,
         predictor.card.class_names,
         formats=formats,
@@ -131,10 +134,10 @@ def main(
         stream = one_by_one(predictor, found, results, keep_images=keep_images)
     tally = _predict(stream, results, console, None if views else _total(found), show=show)
     summarise(console, tally, results)
-    if tally.unreadable == tally.frames:
-        raise InputError("nothing could be read")
     if tally.stopped_by:
         raise InputError(tally.stopped_by)
+    if 0 < tally.frames == tally.unreadable:
+        raise InputError("nothing could be read")
 
 
 def _check_options(
@@ -203,7 +206,8 @@ def _predict(
         except OSError as error:
             tally.stopped_by = (
                 f"stopped after {tally.frames} images, which all tables except parquet contain: "
-                f"{error.strerror or error} ({results.folder}); free some space there, or choose another --output"
+                f"{error.strerror or error} ({results.folder or 'stdout'}); free some space there, or choose another "
+                "--output"
             )
         finally:
             stream.close()  # finishes the videos before the tables

@@ -1,6 +1,8 @@
 """Haar detection on a photo of a face (scikit-image's astronaut, NASA, public domain)."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -85,6 +87,21 @@ def test_none_takes_the_whole_picture():
 def test_what_cannot_work_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         create_detector(**settings)
+
+
+def test_mtcnn_is_not_asked_for_faces_larger_than_the_picture(monkeypatch):
+    class MTCNN:  # the real one ends with PyTorch's error then
+        def __init__(self, **settings):
+            pass
+
+        def detect(self, image):
+            assert min(image.shape[:2]) > self.min_face_size
+            return None, [None]
+
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", SimpleNamespace(MTCNN=MTCNN))
+    detector = create_detector("mtcnn", min_face=100)
+    for shape in ((90, 400, 3), (100, 400, 3), (200, 400, 3), (3000, 90, 3)):
+        assert detector.detect(np.zeros(shape, np.uint8)) == []
 
 
 def test_mtcnn_finds_the_face(photo):

@@ -12,6 +12,7 @@ import fer_lightning
 from fer_lightning import export as export_module
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
+from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.labels import FER2013_CLASSES
@@ -66,12 +67,25 @@ def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_no_model_file_has_is_refused(checkpoint, tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.onnx, by which model files are known: --output .*model\.onnx"):
+        export(checkpoint, tmp_path / "model", "float32")
+
+
 def test_a_checkpoint_without_its_run_is_refused(checkpoint, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     lonely = tmp_path / "run" / "checkpoints" / "best.ckpt"
     lonely.write_bytes(checkpoint.read_bytes())
     with pytest.raises(InputError, match="holds no result.json: give a checkpoint in the folder of its finished run"):
         export(lonely, tmp_path / "model.onnx", "float32")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_runtime_that_was_built_for_cuda_and_cannot_use_it_says_so(onnx_model, monkeypatch):
+    monkeypatch.setattr(backends, "_providers", lambda device: [backends.CUDA, "CPUExecutionProvider"])
+    assert load_backend(onnx_model).device == "cpu"
+    with pytest.raises(InputError, match="cannot use CUDA on this machine: check the driver"):
+        load_backend(onnx_model, device="cuda")
 
 
 class TestForeignModels:

@@ -178,6 +178,29 @@ def test_the_webcam_shows_faces_as_they_come(page):
     assert page.evaluate(results) == stopped
 
 
+def test_a_camera_that_is_clicked_twice_is_started_once(page):
+    open_tab(page, "Webcam")
+    page.evaluate(
+        """() => {
+            const devices = navigator.mediaDevices;
+            const ask = devices.getUserMedia.bind(devices);
+            window.asked = 0;
+            devices.getUserMedia = async (wish) => {
+                window.asked += 1;
+                await new Promise((done) => setTimeout(done, 500));
+                return ask(wish);
+            };
+        }"""
+    )
+    page.get_by_role("button", name="Start camera").dblclick()
+    expect(page.locator(".fer-rate")).to_contain_text("results/s")
+    assert page.evaluate("window.asked") == 1
+    page.get_by_role("button", name="Stop camera").click()
+    expect(page.get_by_role("button", name="Start camera")).to_be_enabled()
+    time.sleep(1)
+    expect(page.locator(".fer-rate")).to_be_empty()
+
+
 def test_a_camera_that_is_refused_is_explained(browser, address):
     context = browser.new_context()
     page = context.new_page()

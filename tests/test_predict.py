@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fer_lightning.inference.pictures import write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Frame, Source
+from fer_lightning.inference.table import table_writer
 from fer_lightning.labels import FER2013_CLASSES
 
 COLUMNS = [
@@ -271,9 +273,20 @@ def test_a_full_disk_leaves_the_rows_that_others_wrote_to_the_same_file(predict,
     with (tmp_path / "all.jsonl").open("ab") as file:
         finished = predict("*.jpg", "--json", output=None, preexec_fn=limit, stdout=file, stderr=subprocess.PIPE)
     assert finished.returncode == 1
+    assert b"File too large (stdout); free some space there" in finished.stderr
     lines = (tmp_path / "all.jsonl").read_text()
     assert lines.startswith(before)
     assert all(json.loads(line)["source"] for line in lines.splitlines())
+
+
+@posix_only
+def test_a_disk_that_was_full_before_is_the_reason_that_is_told(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    with Path("/dev/full").open("wb") as full:
+        finished = predict("a.jpg", "--json", output=None, stdout=full, stderr=subprocess.PIPE)
+    assert finished.returncode == 1
+    assert b"No space left on device (stdout)" in finished.stderr
+    assert b"nothing could be read" not in finished.stderr
 
 
 @posix_only
@@ -290,7 +303,7 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
     ("arguments", "code", "message"),
     [
         (["nothing_here"], 1, "cannot be read .*nothing could be read"),
-        (["empty"], 1, "no image or video was found in empty"),
+        (["empty"], 1, "empty holds no image or video.*nothing could be read"),
         (["99"], 1, "there is no camera 99"),
         ([], 2, "Missing argument"),
         (["a.jpg", "--format", "xlsx"], 2, "choose from csv, jsonl, parquet"),
@@ -431,3 +444,40 @@ def test_one_film_named_twice_is_two_films(predict, video, tmp_path):
     video(5)
     predict("film.mp4", "film.mp4")
     assert {path.name for path in (tmp_path / "out" / "timelines").iterdir()} == {"film.png", "film_2.png"}
+
+
+def test_a_table_that_is_asked_for_is_written_beside_the_rows_on_stdout(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    finished = predict("a.jpg", "--json", "--format", "csv", output=None)
+    [table] = tmp_path.glob("outputs/predictions/*/predictions.csv")
+    assert pd.read_csv(table).source.tolist() == [json.loads(finished.stdout)["source"]] == ["a.jpg"]
+
+
+class TestFiles:
+    """What is written where names and pictures are out of the ordinary."""
+
+    def results(self, folder, **settings):
+        return Results(folder, COLUMNS, FER2013_CLASSES, **settings)
+
+    def test_a_picture_too_long_for_a_jpeg_is_reduced(self, tmp_path):
+        write_picture(tmp_path / "long.jpg", np.zeros((70_000, 60, 3), np.uint8))
+        assert cv2.imread(str(tmp_path / "long.jpg")).shape == (65_500, 56, 3)
+
+    def test_a_name_as_long_as_names_may_be_is_cut(self, tmp_path):
+        with self.results(tmp_path, pictures=True) as results:
+            for letter in ("x", "x", "顔"):
+                name = letter * (251 // len(letter.encode())) + ".jpg"
+                results.add_picture(Prediction(frame=Frame(source=name, image=np.zeros((9, 9, 3), np.uint8)), faces=[]))
+        names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+        assert names == ["x" * 200 + ".jpg", "x" * 200 + "_2.jpg", "顔" * 66 + ".jpg"]
+
+    def test_tables_of_an_earlier_run_do_not_stay(self, tmp_path):
+        for formats in (("csv", "jsonl"), ("csv",)):
+            with self.results(tmp_path, formats=formats):
+                pass
+            assert {path.name for path in tmp_path.iterdir()} == {f"predictions.{suffix}" for suffix in formats}
+
+    def test_a_class_with_a_comma_in_its_name_is_one_column(self, tmp_path):
+        with table_writer(tmp_path / "table.csv", ["source", "p_sad, tired"]) as table:
+            table.write([{"source": "a.jpg", "p_sad, tired": 0.5}])
+        assert pd.read_csv(tmp_path / "table.csv").to_dict("records") == [{"source": "a.jpg", "p_sad, tired": 0.5}]

@@ -74,6 +74,18 @@ def test_a_view_goes_on_where_the_first_ends():
     assert [moment[-1].frame.time_s for moment in moments] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
+def test_no_moment_of_the_longest_of_three_views_is_lost():
+    streams = [[view(time_s=i / 10, source=name) for i in range(n)] for name, n in (("a", 2), ("b", 2), ("c", 5))]
+    moments = list(together([iter(stream) for stream in streams]))
+    assert [moment[-1].frame.time_s for moment in moments] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_a_view_that_begins_later_loses_no_moment():
+    late = [view(time_s=5 + i / 10, source="b") for i in range(3)]
+    moments = list(together([iter([view(time_s=0.0)]), iter(late)]))
+    assert [[each.frame.source for each in moment] for moment in moments] == [["a"], ["b"], ["b"], ["b"]]
+
+
 def test_each_view_numbers_its_people_for_itself_and_what_they_say_together_has_no_number():
     [person] = fuse([view(replace(seen(0.9), track=3)), view(seen(0.1), source="b")], "a + b").faces
     assert person.track is None
@@ -135,14 +147,20 @@ def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
     ("names", "message"),
     [
         (["left"], "needs at least two sources of one scene, got 1"),
-        (["left", "film.mp4"], "needs videos only, cameras only or folders of images, got image, video"),
+        (["left", "film.mp4"], "one camera per view, or folders of images, got 1 of left, 1 of film.mp4"),
+        (["films", "film.mp4"], "needs one video per view, .* got 2 of films, 1 of film.mp4"),
+        (["twice/*/*.png", "left"], "twice/a/1.png and twice/b/1.png have the same file name"),
         (["left", "empty_names"], "have no file name in common"),
     ],
 )
 def test_views_that_do_not_belong_together_are_refused(tmp_path, monkeypatch, write_image, face, names, message):
     write_image(tmp_path / "left" / "1.png", face(1))
     write_image(tmp_path / "empty_names" / "2.png", face(1))
-    (tmp_path / "film.mp4").touch()
+    for name in ("twice/a/1.png", "twice/b/1.png"):
+        write_image(tmp_path / name, face(1))
+    (tmp_path / "films").mkdir()
+    for name in ("film.mp4", "films/a.mp4", "films/b.mp4"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         open_views(names)

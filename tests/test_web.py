@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_lightning.app import _named
+from fer_lightning.app import _named, _open_once_served
 from fer_lightning.errors import InputError
 from fer_lightning.web.service import Service, Settings, face_names
 from fer_lightning.web.video_writer import BrowserVideoWriter
@@ -276,13 +278,27 @@ class TestCommand:
             (["--host", "0.0.0.0"], "error: --host 0.0.0.0 opens the page to other machines: add --auth NAME:PASSWORD"),
             (["--auth", "name"], "error: --auth must be NAME:PASSWORD"),
             (["--model", "nowhere.onnx"], "error: there is no model file at "),
+            (["--host", "192.0.2.1", "--auth", "a:b"], "error: port 7860 of 192.0.2.1 cannot be used (Cannot assign"),
         ],
-        ids=["host", "auth", "model"],
+        ids=["host", "auth", "model", "other machine"],
     )
     def test_a_mistake_is_told_in_a_sentence(self, options, message):
         finished = self.run(*options)
         assert finished.returncode == 1
         assert finished.stderr.startswith(message)
+
+    def test_the_browser_is_opened_once_the_page_answers(self, monkeypatch):
+        opened = []
+        monkeypatch.setattr(webbrowser, "open", opened.append)
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            opener = threading.Thread(target=_open_once_served, args=("page", *server.getsockname()))
+            opener.start()
+            time.sleep(0.3)
+            assert opened == []
+            server.listen()
+            opener.join(timeout=30)
+        assert opened == ["page"]
 
     def test_a_port_in_use_is_told(self):
         with socket.socket() as taken:

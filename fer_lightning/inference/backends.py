@@ -11,6 +11,7 @@ from fer_lightning.inference.model_card import KEY, ModelCard
 
 SUFFIXES = (".onnx", ".ckpt")
 Device = Literal["auto", "cpu", "cuda"]
+CUDA = "CUDAExecutionProvider"
 
 
 class Backend(Protocol):
@@ -30,10 +31,11 @@ class OnnxBackend:
 
     Args:
         path: File written by fer-export.
-        device: `auto` uses CUDA if this ONNX Runtime was built with it.
+        device: `auto` uses CUDA if this ONNX Runtime can.
 
     Raises:
-        InputError: The file is damaged, was not written by fer-export, or contradicts its own card.
+        InputError: The file is damaged, was not written by fer-export, or contradicts its own card, or CUDA cannot be
+            used as asked.
     """
 
     def __init__(self, path: str | Path, *, device: Device = "auto") -> None:
@@ -46,14 +48,19 @@ class OnnxBackend:
         # A thread that spins while waiting would take the core from threads that decode and detect.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = usable_cores()
-        providers = _providers(device)
-        self.device = "cuda" if len(providers) > 1 else "cpu"
-        self.threads = options.intra_op_num_threads if self.device == "cpu" else None
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(data, options, providers=_providers(device))
         except Exception as error:  # ONNX Runtime's errors share no narrower class
             reason = str(error).splitlines()[0][:200]
             raise InputError(f"{path} ({len(data):,} bytes) is damaged or not an ONNX model ({reason})") from error
+        # What it was built with may not work here; then it takes the CPU.
+        self.device = "cuda" if CUDA in self._session.get_providers() else "cpu"
+        self.threads = options.intra_op_num_threads if self.device == "cpu" else None
+        if device == "cuda" and self.device == "cpu":
+            raise InputError(
+                "ONNX Runtime cannot use CUDA on this machine: check the driver and the libraries that onnxruntime-gpu "
+                "asks for, or give --device cpu"
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         if KEY not in metadata:
             raise InputError(f"{path} does not name its classes and preprocessing: create model files with fer-export")
@@ -100,11 +107,11 @@ def load_backend(path: str | Path, *, device: Device = "auto") -> Backend:
 def _providers(device: str) -> list[str]:
     import onnxruntime
 
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    has_cuda = CUDA in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise InputError(
             "this ONNX Runtime runs on the CPU only: install onnxruntime-gpu instead of onnxruntime, "
             "or give a .ckpt, or --device cpu"
         )
-    cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
+    cuda = [CUDA] if has_cuda and device != "cpu" else []
     return [*cuda, "CPUExecutionProvider"]

@@ -38,12 +38,12 @@ class MtcnnDetector:
         """Boxes of the faces in a picture, uint8 BGR (H, W, 3), the largest first."""
         height, width = image.shape[:2]
         factor = min(1.0, self.max_side / max(height, width))
-        smallest = smallest_side(self.min_face, image)
+        smallest = max(SMALLEST, round(smallest_side(self.min_face, image) * factor))
         reduced = image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        if min(reduced.shape[:2]) < SMALLEST:
+        if min(reduced.shape[:2]) <= smallest:  # its first network would see nothing
             return []
         with self._lock:
-            self._mtcnn.min_face_size = max(SMALLEST, round(smallest * factor))
+            self._mtcnn.min_face_size = smallest
             corners, scores = self._mtcnn.detect(np.ascontiguousarray(reduced[..., ::-1]))
         if corners is None:
             return []

@@ -11,6 +11,8 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.drawing import annotate, anonymise
 from fer_lightning.inference.predictor import Prediction
 
+LONGEST_SIDE = 65_500  # pixels, of a JPEG
+
 
 def drawn(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.ndarray:
     """A frame with its faces' boxes and labels, uint8 BGR (H, W, 3); `anonymous` hides the faces beneath."""
@@ -21,7 +23,10 @@ def drawn(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Encode in the format of the path's suffix; raises OSError if the disk is full."""
+    """Encode in the format of the path's suffix, reduced if it is too long for a JPEG; OSError if the disk is full."""
+    if (longest := max(image.shape[:2])) > LONGEST_SIDE:
+        factor = LONGEST_SIDE / longest
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(path.suffix, image)
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -11,10 +11,11 @@ from fer_lightning.inference.events import Event, EventRecorder
 from fer_lightning.inference.pictures import VideoWriter, drawn, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.sources import Source
-from fer_lightning.inference.table import TableWriter, printable, rows, table_writer
+from fer_lightning.inference.table import FORMATS, TableWriter, printable, rows, table_writer
 from fer_lightning.inference.timeline import Timeline
 from fer_lightning.inference.tracking import Tracker
 
+LONGEST_NAME = 200  # bytes; most file systems allow 255, of which numbers, suffixes and temporary names need some
 PROBLEM = ("source", "frame", "problem")
 EVENT = tuple(field.name for field in fields(Event))
 PLAIN_FPS = 25.0  # frame rate of an annotated video if its source has none
@@ -77,7 +78,8 @@ class Results:
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("problems.csv", "events.csv"):  # files of an earlier run would be about other sources
+            tables = [f"predictions.{suffix}" for suffix in FORMATS]
+            for name in ("problems.csv", "events.csv", *tables):  # an earlier run's would be about other sources
                 (self.folder / name).unlink(missing_ok=True)
             with ExitStack() as stack:
                 for suffix in self._formats:
@@ -147,6 +149,7 @@ class Results:
     def _file_name(self, source: str, suffix: str) -> str:
         """A file name for each source: its own name, with a number if another file has the same name."""
         stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
+        stem = stem.encode()[:LONGEST_NAME].decode(errors="ignore")
         numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
         name = next(name for name in numbered if name.lower() not in self._given)  # some file systems ignore case
         self._given.add(name.lower())

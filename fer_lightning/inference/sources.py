@@ -21,6 +21,8 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 # Photos that OpenCV does not decode: in a folder they are not passed over, but told as unreadable.
 UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+# Their frames are counted in the file. Elsewhere OpenCV derives a count from the duration, which sound may lengthen.
+COUNTED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"}
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
@@ -74,7 +76,7 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
     """Open the named sources: files, folders (searched recursively), glob patterns, camera numbers, `-`.
 
     Args:
-        names: Names as on the command line.
+        names: Names as on the command line; one that yields nothing becomes a source that says so.
         start: Start of the cameras' clocks, by `time.monotonic`; None starts each with its first frame.
     """
     sources = []
@@ -84,10 +86,11 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
         elif name.isdecimal() and not Path(name).exists():
             sources.append(open_camera(int(name), start=start))
         elif Path(name).is_dir():
-            sources += [_file(path) for path in _pictures_below(name)]
+            sources += [_file(path) for path in _pictures_below(name)] or [_nothing(name, "holds no image or video")]
         elif not os.path.lexists(name) and glob.has_magic(name):
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 - a Path knows no absolute patterns
-            sources += [_file(path) for path in sorted(matches) if Path(path).is_file()]
+            files = [_file(path) for path in sorted(matches) if Path(path).is_file()]
+            sources += files or [_nothing(name, "matches no file")]
         else:
             sources.append(_file(name))
     return sources
@@ -116,6 +119,10 @@ def _file(path: str) -> Source:
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         return _video(path)
     return _image(path, Path(path).read_bytes)
+
+
+def _nothing(name: str, problem: str) -> Source:
+    return Source(name=name, kind="image", frames=lambda: iter([lambda: Frame(source=name, problem=problem)]))
 
 
 def _stdin() -> Iterator[Load]:
@@ -186,8 +193,9 @@ def _video_frames(path: str) -> Iterator[Load]:
             frame = Frame(source=path, number=number, time_s=time_s, image=image)
             yield lambda frame=frame: frame
             number, last_time = number + 1, time_s
-        promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        # Containers miscount by one or two frames, and with a varying rate they derive the count from the time.
+        counted = Path(path).suffix.lower() in COUNTED_SUFFIXES
+        promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else number
+        # Files miscount by one or two frames, and with a varying rate they derive the count from the time.
         if number < promised - 2 and (fps <= 0 or last_time < (promised - 3) / fps):
             problem = f"ends after {number} of {promised} frames"
             yield lambda: Frame(source=path, number=number, time_s=max(last_time, 0.0), problem=problem)

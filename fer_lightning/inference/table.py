@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import RawIOBase, StringIO
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -99,7 +99,8 @@ class _TextWriter:
                 written += self._file.write(data[written:]) or 0
         except OSError:
             if self._complete is not None:
-                self._file.truncate(self._complete)  # removes a row that was written in part
+                with suppress(OSError):  # a device cannot be cut; the first error is the one to tell
+                    self._file.truncate(self._complete)  # removes a row that was written in part
             raise
         if self._complete is not None:
             self._complete += len(data)
@@ -110,7 +111,7 @@ class CsvWriter(_TextWriter):
 
     def __init__(self, file: RawIOBase, names: Sequence[str]) -> None:
         super().__init__(file, names)
-        self._write(",".join(names) + "\n")
+        self.write([{name: name for name in names}])
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows."""

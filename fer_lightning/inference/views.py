@@ -21,7 +21,8 @@ def open_views(names: Sequence[str]) -> list[list[Source]]:
         For folders and patterns, one list of pictures for each file name; else a single list of the views.
 
     Raises:
-        InputError: There are fewer than two views, they are of different kinds, or they share no file name.
+        InputError: There are fewer than two views, they are of different kinds, they share no file name, or one view
+            has two pictures of one name.
     """
     if len(names) < 2:
         raise InputError(f"--views needs at least two sources of one scene, got {len(names)}")
@@ -32,14 +33,27 @@ def open_views(names: Sequence[str]) -> list[list[Source]]:
         return [[source for [source] in views]]
     if kinds != {"image"}:
         raise InputError(
-            f"--views needs videos only, cameras only or folders of images, got {', '.join(sorted(kinds))}"
+            "--views needs one video per view, one camera per view, or folders of images, got "
+            f"{', '.join(f'{len(view)} of {name}' for name, view in zip(names, views, strict=True))}"
         )
     if all(len(view) == 1 and view[0].name == name for name, view in zip(names, views, strict=True)):
         return [[source for [source] in views]]
-    by_name = [{_name_within(name, source): source for source in view} for name, view in zip(names, views, strict=True)]
+    by_name = [_by_name(name, view) for name, view in zip(names, views, strict=True)]
     if not set.intersection(*(set(view) for view in by_name)):
         raise InputError(f"{' and '.join(names)} have no file name in common: views are matched by their names")
     return [[view[name] for view in by_name if name in view] for name in sorted(set().union(*by_name))]
+
+
+def _by_name(place: str, view: Sequence[Source]) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for source in view:
+        other = found.setdefault(_name_within(place, source), source)
+        if other is not source:
+            raise InputError(
+                f"{other.name} and {source.name} have the same file name, by which views are matched: give folders "
+                "instead of patterns"
+            )
+    return found
 
 
 def _name_within(place: str, source: Source) -> str:
@@ -68,15 +82,19 @@ class _Follower:
     def __init__(self, stream: Iterator[Prediction]) -> None:
         self._stream = stream
         self._current, self._following = next(stream, None), next(stream, None)
+        self._used = False  # whether a moment had the current frame
 
     def at(self, time_s: float) -> Prediction | None:
         while self._following is not None and self._lag(self._following, time_s) <= self._lag(self._current, time_s):
-            self._current, self._following = self._following, next(self._stream, None)
+            self._current, self._following, self._used = self._following, next(self._stream, None), False
         near = self._current is not None and self._lag(self._current, time_s) <= LARGEST_LAG_S
+        self._used |= near
         return self._current if near else None
 
     def rest(self) -> Iterator[Prediction]:
-        """The frames that `at` has not reached."""
+        """The frames after those that moments had."""
+        if self._current is not None and not self._used:
+            yield self._current
         if self._following is not None:
             yield self._following
             yield from self._stream

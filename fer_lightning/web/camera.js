@@ -68,7 +68,7 @@ function count(milliseconds) {
   element.dataset.delay = milliseconds;
 }
 
-async function once() {
+async function once(mine) {
   const taken = performance.now();
   const picture = document.createElement("canvas");
   picture.width = video.videoWidth;
@@ -79,6 +79,7 @@ async function once() {
   address.search = new URLSearchParams({ who, ...JSON.parse(props.value) });
   const reply = await fetch(address, { method: "POST", body: jpeg });
   const answer = await reply.json();
+  if (stream !== mine) return;  // stopped in the meantime
   if (!reply.ok) throw new Error(answer.detail || reply.statusText);
   draw(picture, answer.faces, JSON.parse(props.value).anonymous);
   showBars(answer.faces[0]);
@@ -86,10 +87,10 @@ async function once() {
   count(performance.now() - taken);
 }
 
-async function run() {
-  while (stream) {
+async function run(mine) {
+  while (stream === mine) {
     try {
-      await once();
+      await once(mine);
     } catch (error) {
       words.textContent = `That did not work: ${error.message}`;
       await new Promise((done) => setTimeout(done, 1000));
@@ -111,6 +112,7 @@ start.addEventListener("click", async () => {
     words.textContent = "Browsers give their camera to https pages only, or to pages of the same machine.";
     return;
   }
+  start.disabled = true;  // a second click before the browser's question is answered would start a second camera
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 }, audio: false });
   } catch (error) {
@@ -118,13 +120,15 @@ start.addEventListener("click", async () => {
       ? "The browser may not use the camera: allow it next to the address of this page, then start again."
       : "No camera was found, or another program uses it.";
     return;
+  } finally {
+    start.disabled = false;
   }
   words.textContent = "";
   video.srcObject = stream;
   await video.play();
   start.textContent = "Stop camera";
   snapshot.disabled = false;
-  run();
+  run(stream);
 });
 
 snapshot.addEventListener("click", () => {

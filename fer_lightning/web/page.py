@@ -32,7 +32,7 @@ Do not use it to decide about people.
 def build_page(service: Service) -> gr.Blocks:
     """Build all tabs; their handlers report mistakes in plain sentences."""
     # System fonts: the default theme would download its own.
-    with gr.Blocks(title="fer_lightning", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+    with gr.Blocks(title="fer_lightning", analytics_enabled=False, delete_cache=(HOUR // 60, HOUR)) as page:
         gr.Markdown("# Facial expressions\nPhotos, videos and the camera, read on this machine.")
         with gr.Accordion("Settings", open=False):
             names = list(service.models)
