@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 import matplotlib
@@ -29,9 +29,9 @@ from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.card import model_card, training_in_words
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.groups import groups_sections, read_groups
-from fer_lightning.evaluation.measurement import Measurement
+from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
 from fer_lightning.evaluation.page import write_report
-from fer_lightning.evaluation.provenance import images_of, provenance
+from fer_lightning.evaluation.provenance import Provenance, images_of, provenance
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
 from fer_lightning.evaluation.sections import (
@@ -50,7 +50,7 @@ from fer_lightning.evaluation.trials import (
 )
 from fer_lightning.evaluation.twins import read_audit, twins_section
 from fer_lightning.hardware import describe_hardware
-from fer_lightning.inference.backends import load_backend
+from fer_lightning.inference.backends import Backend, load_backend
 from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
@@ -97,7 +97,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             best = _evaluate_several(cfg, run_dir, facts)
         else:
             path = find_model(cfg.ckpt_path, exported=False)
-            best = _evaluate_one(cfg, path, _name(path), run_dir, facts)[1].overall["acc"].value
+            best = _evaluate_one(cfg, _Subject.of(cfg, path, _name(path)), run_dir, facts)[1].overall["acc"].value
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: report/index.html to read, report/report.json, "
         + ("a folder for each model" if several else "result.json, predictions.csv"),
@@ -113,10 +113,12 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
     names = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
     slugs = [re.sub(r"[^\w.-]+", "_", name) for name in names]
     folders = [run_dir / f"{i}_{slug}" for i, slug in enumerate(slugs, start=1)]
+    # A mistake in the last model's settings is reported before the first is measured.
+    subjects = [_Subject.of(cfg, path, name) for path, name in zip(paths, names, strict=True)]
     found = []
-    for path, name, folder in zip(paths, names, folders, strict=True):
-        folder.mkdir()
-        found.append(_evaluate_one(cfg, path, name, folder, facts))
+    for subject, folder in zip(subjects, folders, strict=True):
+        folder.mkdir(exist_ok=True)
+        found.append(_evaluate_one(cfg, subject, folder, facts))
     measured, scores = zip(*found, strict=True)
     sections = comparison_sections(measured, scores)
     title = f"{len(measured)} models: {measured[0].title.removeprefix(f'{measured[0].model} ')}"
@@ -125,24 +127,41 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
     return max(of.overall["acc"].value for of in scores)
 
 
+class _Subject(NamedTuple):
+    """A model and the images to measure it on."""
+
+    path: Path
+    name: str
+    backend: Backend
+    datamodule: FaceDataModule
+    origin: Provenance
+
+    @classmethod
+    def of(cls, cfg: DictConfig, path: Path, name: str) -> "_Subject":
+        """Load a model; mistakes in the user's settings and files are reported here, before anything is measured."""
+        backend = load_backend(path)
+        datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
+        origin = provenance(cfg.split, datamodule, backend.card)
+        if origin.seen and not cfg.evaluate.allow_seen:
+            raise InputError(f"{origin.seen}, or set evaluate.allow_seen=true")
+        if cfg.groups is not None:
+            classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
+            images = classes.among(images_of(origin.split, datamodule), datamodule)
+            read_groups(cfg.groups, [datamodule.index.names[i] for i in images])
+        if cfg.audit is not None and origin.own and origin.split in ("val", "test"):
+            read_audit(cfg.audit, datamodule, origin.split)
+        elif cfg.audit is not None:
+            log.warning(
+                "audit=%s is ignored: it applies only to val or test of the dataset %s was trained on", cfg.audit, name
+            )
+        return cls(path, name, backend, datamodule, origin)
+
+
 def _evaluate_one(
-    cfg: DictConfig, path: Path, name: str, folder: Path, facts: dict[str, Any]
+    cfg: DictConfig, subject: _Subject, folder: Path, facts: dict[str, Any]
 ) -> tuple[Measurement, Scores]:
     """Measure one model, and write its folder."""
-    backend = load_backend(path)
-    datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
-    origin = provenance(cfg.split, datamodule, backend.card)
-    if origin.seen and not cfg.evaluate.allow_seen:
-        raise InputError(f"{origin.seen}, or set evaluate.allow_seen=true")
-    # Mistakes in the user's files are reported before anything is measured.
-    if cfg.groups is not None:
-        read_groups(cfg.groups, [datamodule.index.names[i] for i in images_of(origin.split, datamodule)])
-    if cfg.audit is not None and origin.own and origin.split in ("val", "test"):
-        read_audit(cfg.audit, datamodule, origin.split)
-    elif cfg.audit is not None:
-        log.warning(
-            "audit=%s is ignored: it applies only to val or test of the dataset %s was trained on", cfg.audit, name
-        )
+    path, name, backend, datamodule, origin = subject
     measured = Measurement.of(path, name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
     if others := _other_classes(measured):
         log.warning("shared classes: %s", ", ".join(measured.classes.names))
@@ -222,7 +241,7 @@ def _write(
     data, per_class = measured.datamodule.fingerprint, per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
     introduction = [
-        f"{len(measured.indices):,} images of {', '.join(names)}. {measured.provenance.note}",
+        f"{len(measured.indices):,} images of {', '.join(names)}. {measured.note}",
         f"Trained on {training_in_words(card.training)}",
         *_other_classes(measured),
     ]

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ LOOK_S = 0.2
 def visible_gpus() -> list[str]:
     """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+        names = (name.strip() for name in os.environ[VISIBLE].split(","))
+        return [name for name in takewhile(lambda name: not name.startswith("-"), names) if name]  # as CUDA reads it
     import torch  # takes seconds, but only once per sweep
 
     return [str(index) for index in range(torch.cuda.device_count())]

@@ -11,7 +11,7 @@ from fer_lightning.config import USERS_MISTAKES
 from fer_lightning.errors import InputError
 
 # Each command writes one of these last: if one exists, a command has finished in that folder.
-RESULTS = ("result.json", "report.json", "report")
+RESULTS = ("result.json", "report.json", "report/index.html")
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
 
 

@@ -1,7 +1,7 @@
-"""Which settings of a run's configuration say what was learnt, and which only where, how or how often it ran."""
+"""Which settings of a run's configuration say what was learnt, and which only where, how or how often it runs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Settings that only repeat a run, or that say where and how it ran, but not what was learnt.
@@ -31,6 +31,12 @@ def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{key}.")
     else:
         yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node
+
+
+def asks_for_several(strategy: str, devices: Any) -> bool:
+    """Whether these settings of a Trainer may put a run on several devices, with a process for each."""
+    one = devices in (1, "1") or (isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) == 1)
+    return str(strategy).startswith("ddp") or not one
 
 
 def said(settings: Mapping[str, Any], key: str) -> Any:

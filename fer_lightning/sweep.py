@@ -29,7 +29,7 @@ from fer_lightning.atomic import replacing
 from fer_lightning.code_version import describe_code
 from fer_lightning.config import USERS_MISTAKES, instantiate
 from fer_lightning.errors import InputError
-from fer_lightning.run_settings import PLACES, flat
+from fer_lightning.run_settings import PLACES, asks_for_several, flat
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def _refuse_several_processes(cfg: DictConfig) -> None:
     trainer = cfg.get("trainer")
-    if trainer is not None and (str(trainer.strategy).startswith("ddp") or trainer.devices not in (1, "1")):
+    if trainer is not None and asks_for_several(trainer.strategy, trainer.devices):
         raise InputError(
             f"trainer.strategy={trainer.strategy} on trainer.devices={trainer.devices}: a job of a sweep uses one "
             "device; sweep with trainer=auto, and hydra/launcher=joblib_gpus or ray for several GPUs"

@@ -33,7 +33,7 @@ from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
-from fer_lightning.run_settings import WATCHING
+from fer_lightning.run_settings import WATCHING, asks_for_several
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +134,10 @@ def _check_settings(cfg: DictConfig) -> None:
             f"trainer.{used[0]} takes away what a run needs: for a quick trial set trainer.max_epochs=1 and "
             "trainer.limit_train_batches=2"
         )
-    if "freeze" in cfg.callbacks and str(cfg.trainer.strategy).startswith("ddp"):
+    if "freeze" in cfg.callbacks and asks_for_several(cfg.trainer.strategy, cfg.trainer.devices):
         raise InputError(
-            f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} would wait "
-            "for: train on one device, with trainer=auto"
+            f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} on "
+            f"trainer.devices={cfg.trainer.devices} would wait for: train on one device, with trainer=auto"
         )
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")

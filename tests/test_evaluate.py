@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import sections
 from fer_lightning.evaluation.comparison import comparison_sections
-from fer_lightning.evaluation.measurement import ClassesInCommon
+from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
@@ -191,6 +192,17 @@ class TestWhatWasTrainedOn:
         assert "CK+ is for non-commercial research" in card
         assert "Faces drawn by this package: a model of them knows nothing of real ones." in card
 
+    def test_folders_are_datasets_of_their_own_and_one_that_has_grown_stays_the_same(
+        self, run, finished_run, ckplus_tree, tmp_path
+    ):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        data = ("data=folder", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
+        for dataset, refused in (("folder ckplus", True), ("folder others", False)):
+            checkpoint["hyper_parameters"]["training"] = {"dataset": dataset, "splits": {"train": "other images"}}
+            torch.save(checkpoint, tmp_path / "model.ckpt")
+            with pytest.raises(InputError, match="another split of folder ckplus") if refused else nullcontext():
+                run(*data, model=tmp_path / "model.ckpt")
+
     def test_unknown_initial_weights_may_know_the_images(self, report, finished_run, tmp_path):
         checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
         checkpoint["hyper_parameters"]["training"]["initial_weights"] = {}
@@ -270,6 +282,14 @@ class TestReport:
         assert of_happy["support"] == len(happy)
         assert of_happy["recall"]["value"] == pytest.approx((happy.prediction == "happy").mean())
 
+    def test_groups_are_wanted_of_the_images_that_are_measured_alone(self, report, ckplus_tree, tmp_path):
+        data = ("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
+        report(*data)
+        names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image  # the model has no contempt
+        (tmp_path / "evaluation").rename(tmp_path / "first")
+        pd.DataFrame({"image": names, "glasses": "no"}).to_csv(tmp_path / "groups.csv", index=False)
+        assert report(*data, f"groups={tmp_path / 'groups.csv'}")["groups_glasses"]["groups"]["no"]["images"] == 72
+
     def test_frames_of_a_recording_answer_together(self, report, ckplus_tree):
         written = report("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
         assert written["scores"]["images"] == 72
@@ -326,6 +346,8 @@ class TestCalibration:
         stored = report(*SYNTHETIC, "split=val", "evaluate.calibrate=true", model=checkpoint)
         assert stored["calibration"]["temperature"] == load_backend(checkpoint).card.temperature == 2.5
         assert stored["scores"]["by_image"]["log_loss"]["value"] == pytest.approx(fitted["log_loss"], abs=1e-4)
+        card = (checkpoint.parents[2] / "evaluation" / "report" / "model_card.md").read_text()
+        assert "so the figures are slightly optimistic. The temperature was fitted on them too." in card
         export(checkpoint, checkpoint.parent / "model.onnx", "float32")
         assert load_backend(checkpoint.parent / "model.onnx").card.temperature == 2.5
 
@@ -338,6 +360,19 @@ class TestCalibration:
     def test_an_onnx_file_is_not_written_to(self, run, onnx_model):
         with pytest.raises(InputError, match="stores a temperature in a checkpoint"):
             run(*SYNTHETIC, "evaluate.calibrate=true", model=onnx_model)
+
+
+def test_a_mistake_in_the_last_model_is_told_before_the_first_is_measured(run, finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Measurement, "of", None)
+    with pytest.raises(InputError, match=r"there is no model file at .*nowhere\.onnx"):
+        run(*SYNTHETIC, model=f"[{finished_run},nowhere.onnx]")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_measurement_that_was_killed_while_it_wrote_its_report_can_be_repeated(run, tmp_path):
+    (tmp_path / "evaluation" / "report").mkdir(parents=True)
+    (tmp_path / "evaluation" / "report" / "scores.csv").touch()
+    assert "test/acc" in run(*SYNTHETIC)["metrics"]
 
 
 def test_several_models_stand_side_by_side(report, finished_run, onnx_model, tmp_path):
@@ -359,10 +394,11 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
             indices=np.array(indices),
             predictions=np.zeros(len(indices), int),
             targets=np.zeros(len(indices), int),
-            classes=SimpleNamespace(names=names),
+            classes=SimpleNamespace(theirs=theirs),
+            datamodule=SimpleNamespace(class_names=("happy", "sad", "contempt")),
             share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
         )
-        for name, indices, names in (("both", [1, 2, 5], ("happy", "contempt")), ("one", [2, 5, 7], ("happy", "sad")))
+        for name, indices, theirs in (("both", [1, 2, 5], [0, 2]), ("one", [2, 5, 7], [0, 1]))
     )
     score = Score(0.5, 0.4, 0.6)
     scores = Scores(dict.fromkeys(OVERALL, score), [{"recall": score}] * 2)
@@ -374,21 +410,24 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
     assert str(table.contempt[1]) == "none"
 
 
-def test_models_are_measured_as_one_too():
-    def measured(name: str, probabilities: list[list[float]]) -> SimpleNamespace:
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["same order", "another order"])
+def test_models_are_measured_as_one_too(order):
+    def measured(name: str, probabilities: list[list[float]], theirs: list[int]) -> SimpleNamespace:
         given = np.array(probabilities)
         return SimpleNamespace(
             model=name,
             indices=np.arange(2),
             predictions=given.argmax(axis=1),
             probabilities=given,
-            targets=np.zeros(2, int),
-            classes=SimpleNamespace(names=("happy", "sad")),
+            targets=np.full(2, theirs.index(0)),
+            classes=SimpleNamespace(theirs=theirs),
+            datamodule=SimpleNamespace(class_names=("happy", "sad")),
             share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
-            scores=lambda of: scores_with_intervals(of, np.zeros(2, int), resamples=0),
+            scores=lambda of: scores_with_intervals(of, np.full(2, theirs.index(0)), resamples=0),
         )
 
-    models = [measured("one", [[0.9, 0.1], [0.4, 0.6]]), measured("other", [[0.4, 0.6], [0.9, 0.1]])]
+    other = np.array([[0.4, 0.6], [0.9, 0.1]])[:, order]
+    models = [measured("one", [[0.9, 0.1], [0.4, 0.6]], [0, 1]), measured("other", other, order)]
     [comparison, *_] = comparison_sections(models, [model.scores(model.probabilities) for model in models])
     assert [score.value for score in comparison.tables["comparison"].acc] == [0.5, 0.5, 1.0]
     assert comparison.facts["all, their probabilities averaged"]["acc"]["value"] == 1.0

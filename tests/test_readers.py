@@ -289,6 +289,12 @@ class TestFolder:
         shutil.rmtree(root / "test" / "cats")
         assert read_folder(root).class_names == ("cats", "dogs")
 
+    def test_the_dataset_is_called_by_the_roots_name(self, cats_and_dogs, zipped):
+        pets = cats_and_dogs("")
+        root = pets.rename(pets.parent / "my.pets")
+        assert read_folder(root).dataset == read_folder(zipped(root)).dataset == "folder my.pets"
+        assert read_folder(root.rename(root.parent / "folder")).dataset == "folder"
+
     def test_without_a_split_level_there_is_no_official_split(self, cats_and_dogs):
         assert read_folder(cats_and_dogs("")).splits is None
 

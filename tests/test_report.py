@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support, recall_score
 from typer.testing import CliRunner
 
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard.entries import entries, with_p_values
+from fer_lightning.leaderboard.entries import OF_CLASSES, entries, with_p_values
 from fer_lightning.leaderboard.entries import table as table_of
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
 from fer_lightning.leaderboard.runs import collect
@@ -49,7 +49,7 @@ def write_run(tmp_path):
         folder.mkdir(parents=True)
         count = 100 if right is None else len(right)
         split = {"count": count, "classes": dict.fromkeys(CLASSES, count // 2), "sha256": "0"}
-        scores = dict.fromkeys(("acc", "f1_macro", "precision_macro", "recall_macro"), acc)
+        scores = dict.fromkeys(("acc", *OF_CLASSES), acc)
         written = {
             "schema_version": 1,
             "config": {
@@ -105,6 +105,12 @@ class TestEntries:
         [entry] = leaderboard(tmp_path)
         assert (entry.std, entry.interval, entry.repetitions) == (None, None, "1 seed")
 
+    def test_folds_of_one_seed_have_a_deviation_and_no_interval(self, write_run, tmp_path):
+        for fold, acc in enumerate((0.6, 0.8)):
+            write_run(f"{fold}", acc=acc, fold=fold)
+        [entry] = leaderboard(tmp_path)
+        assert (entry.std, entry.interval) == (pytest.approx(np.std([0.6, 0.8], ddof=1)), None)
+
     def test_folds_are_pooled_by_their_images(self, write_run, tmp_path):
         write_run("small", acc=1.0, fold=0, right=np.ones(10, bool))
         write_run("large", acc=0.5, fold=1, right=np.arange(30) < 15)
@@ -121,10 +127,14 @@ class TestEntries:
             table = {"image": [f"{i}.png" for i in range(90)], "target": targets, "prediction": predictions}
             pd.DataFrame(table)[part].to_csv(folder / "predictions.csv", index=False)
         every = precision_recall_fscore_support(targets, predictions, average="macro", zero_division=0)
-        for name, expected in zip(("precision_macro", "recall_macro", "f1_macro"), every, strict=False):
+        weighted = precision_recall_fscore_support(targets, predictions, average="weighted", zero_division=0)
+        spared = [recall_score(targets != k, predictions != k) for k in range(3)]
+        expected = dict(zip(("precision_macro", "recall_macro", "f1_macro"), every, strict=False))
+        expected |= {"acc_macro": every[1], "f1_weighted": weighted[2], "specificity_macro": np.mean(spared)}
+        for name, value in expected.items():
             [entry] = leaderboard(tmp_path, name)
-            assert entry.mean == pytest.approx(expected)
-            assert table_of([entry], "acc")[name].item() == pytest.approx(expected)
+            assert entry.mean == pytest.approx(value), name
+        assert table_of([entry], "acc")["f1_macro"].item() == pytest.approx(every[2])
 
     def test_folds_that_are_missing_are_told(self, write_run, tmp_path):
         write_run("first", acc=0.5, settings={"protocol": {"fold": 0, "n_folds": 10}})
@@ -263,6 +273,16 @@ class TestSignificance:
         [among] = [entry.p_value for entry in with_p_values(leaderboard(tmp_path)) if entry.label == "slightly"]
         assert among > alone
 
+    def test_among_equals_hardly_any_is_told_apart_from_the_one_that_chance_put_first(self, write_run, tmp_path):
+        generator = np.random.default_rng(0)
+        for dataset in range(40):
+            for net in range(8):
+                right = generator.random(200) < 0.7
+                write_run(f"{dataset}_{net}", acc=right.mean(), net=str(net), dataset=str(dataset), right=right)
+        made = with_p_values(leaderboard(tmp_path))
+        told_apart = {entry.column for entry in made if entry.p_value is not None and entry.p_value < 0.05}
+        assert len(told_apart) <= 2  # of 40; corrected for the number of others only, it would be 7
+
     def test_other_test_images_are_not_compared(self, write_run, tmp_path):
         write_run("a", acc=0.9, net="a", right=np.ones(50, bool))
         write_run("b", acc=0.5, net="b", right=np.zeros(40, bool))
@@ -334,7 +354,8 @@ def test_a_leaderboard_can_be_filtered_and_told_by_another_metric(write_run, tmp
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
-    write_run("whole")
+    whole = write_run("whole")
+    (whole / "failure.json").write_text('{"reason": "another code version"}')  # of an attempt to repeat it
     cut = write_run("cut")
     (cut / "result.json").write_text((cut / "result.json").read_text()[:100])
     write_run("later", schema_version=2)
@@ -359,7 +380,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "there is no folder nowhere"),
-        (["runs", "--metric", "top7"], "no run has the metric top7: choose from acc, f1_macro"),
+        (["runs", "--metric", "top7"], "no run has the metric top7: choose from acc, acc_macro"),
         (
             ["runs", "--filter", "kernel_size=3"],
             "no run has the setting kernel_size: choose from model.net.kernel_size",

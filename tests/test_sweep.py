@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer_lightning.config import explain
-from fer_lightning.own_gpu import OwnGpu
+from fer_lightning.own_gpu import OwnGpu, visible_gpus
+from fer_lightning.run_settings import asks_for_several
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 
 TINY = (
@@ -167,6 +169,12 @@ def _job(gpus: list[str], seconds: float, log: Path) -> None:
     own_gpu.on_job_end(None)
 
 
+@pytest.mark.parametrize(("said", "gpus"), [("-1", []), ("", []), ("0, 2", ["0", "2"]), ("1,-1,0", ["1"])])
+def test_gpus_are_those_that_cuda_would_see(monkeypatch, said, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert visible_gpus() == gpus
+
+
 def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     context = multiprocessing.get_context("spawn")
@@ -298,6 +306,15 @@ def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
     ]:
         assert explain(HydraException(said)).endswith(f" Install it with: pip install 'fer-lightning[{extra}]'")
     assert "pip install" not in explain(HydraException("Could not find 'hydra/launcher/nonsense'"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "several"),
+    [("auto", 1, False), ("auto", [1], False), ("auto", 2, True), ("auto", "auto", True), ("auto", -1, True),
+     ("auto", "0,1", True), ("ddp", 1, True)],
+)  # fmt: skip
+def test_which_devices_are_several(strategy, devices, several):
+    assert asks_for_several(strategy, OmegaConf.create({"devices": devices}).devices) == several
 
 
 def test_a_job_of_a_sweep_may_not_start_several_processes(tmp_path):

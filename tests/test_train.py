@@ -306,6 +306,7 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=typo"], "early_stopping.monitor typo is not"),
         (["callbacks.pictures.every_n_epochs=0"], "every_n_epochs must be at least 1, got 0"),
         (["trainer=ddp", "callbacks=finetune"], "callbacks=finetune freezes layers, .* train on one device"),
+        (["trainer.devices=2", "callbacks=finetune"], "callbacks=finetune .* on trainer.devices=2 .* on one device"),
         (["model=seresnet_s", "model.net.drop_path=1.5"], "drop_path must be 0 to 1, got 1.5"),
         (["callbacks=ema", "callbacks.ema.decay=1"], "callbacks.ema.decay must be from 0 to below 1, got 1"),
         (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),

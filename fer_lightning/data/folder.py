@@ -25,6 +25,8 @@ SPLITS = {
 def read_folder(root: str | Path | None = None) -> FaceIndex:
     """Index a folder (or zip) of class folders; the classes are the folders' names, sorted.
 
+    The dataset is called by the root's name: two folders are two datasets, and one that has grown is still the same.
+
     Args:
         root: Folder or zip; None looks in `data/folder`, then `$FER_DATA/folder`.
 
@@ -38,7 +40,8 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
         expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
         download="a dataset or collect images into one folder per class",
     )
-    return index_class_folders(tree, "folder")
+    name = tree.path.stem if tree.path.is_file() else tree.path.resolve().name
+    return index_class_folders(tree, "folder" if name == "folder" else f"folder {name}")
 
 
 def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:

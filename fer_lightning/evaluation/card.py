@@ -112,7 +112,7 @@ def _results(measured: Measurement, scores: Scores, twins: Section | None) -> li
     foreign = LICENCES.get(dataset, "") if dataset != measured.backend.card.training.get("dataset") else ""
     return [
         f"{len(measured.targets):,} images of {', '.join(measured.classes.names)}, protocol {split.protocol}"
-        f"{leaks}. {measured.provenance.note} {foreign}",
+        f"{leaks}. {measured.note} {foreign}",
         "",
         *markdown_table(("score", "value [95 % interval]"), ((name, str(scores.overall[name])) for name in SHOWN)),
         "",

@@ -36,7 +36,7 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
         "many models, one is ahead by chance alone.",
         *(
             ["The models were evaluated on different classes: some had an easier choice than others."]
-            if len({each.classes.names for each in measured}) > 1
+            if len({frozenset(each.classes.theirs) for each in measured}) > 1
             else []
         ),
     ]
@@ -47,7 +47,7 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
     ]
     if (together := _averaged(measured)) is not None:
         overall.append({"model": TOGETHER, "images": len(common)} | {name: together[name] for name in SHOWN})
-    recalls = [_recalls(measured[i], scores[i]) for i in order]
+    recalls = [_recalls(measured[i], scores[i]) for i in order]  # by the dataset's names: models may spell their own
     classes = list(dict.fromkeys(name for of in recalls for name in of))
     by_class = [
         {"model": measured[i].model} | {name: of.get(name, NOTHING) for name in classes}
@@ -75,10 +75,14 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
 def _averaged(measured: Sequence[Measurement]) -> dict[str, Score] | None:
     """Scores of the ensemble; None if the models have different classes."""
     first, *others = measured
-    if any(each.classes.names != first.classes.names for each in others):
+    if any(set(each.classes.theirs) != set(first.classes.theirs) for each in others):
         return None
-    return first.scores(np.mean([each.probabilities for each in measured], axis=0)).overall
+    in_order = [
+        each.probabilities[:, [each.classes.theirs.index(k) for k in first.classes.theirs]] for each in measured
+    ]
+    return first.scores(np.mean(in_order, axis=0)).overall
 
 
 def _recalls(measured: Measurement, scores: Scores) -> dict[str, Score]:
-    return {name: of["recall"] for name, of in zip(measured.classes.names, scores.classes, strict=True)}
+    names = [measured.datamodule.class_names[k] for k in measured.classes.theirs]
+    return {name: of["recall"] for name, of in zip(names, scores.classes, strict=True)}

@@ -45,6 +45,10 @@ class ClassesInCommon:
             )
         return cls(names=tuple(model[k] for k in ours), ours=ours, theirs=[place[canonical(model[k])] for k in ours])
 
+    def among(self, indices: np.ndarray, datamodule: FaceDataModule) -> np.ndarray:
+        """Those of a dataset's images that are of a shared class."""
+        return indices[np.isin(datamodule.index.targets[indices], self.theirs)]
+
     def target_of(self, targets: np.ndarray) -> np.ndarray:
         """Turn the dataset's targets (N,) into positions in `names`."""
         position = np.full(max(self.theirs) + 1, -1)
@@ -99,7 +103,7 @@ class Measurement:
         """Run the model; raises InputError if it has the class of none of the images, or its answers are not finite."""
         indices = images_of(provenance.split, datamodule)
         classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
-        kept = indices[np.isin(datamodule.index.targets[indices], classes.theirs)]
+        kept = classes.among(indices, datamodule)
         if not len(kept):
             raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, the classes of the model")
         return cls(
@@ -121,6 +125,12 @@ class Measurement:
     def stage(self) -> str:
         """`train`, `val` or `test`."""
         return self.provenance.stage
+
+    @property
+    def note(self) -> str:
+        """What the model knew of these images, in words."""
+        fitted = self.temperature != 1 and self.provenance.own and self.provenance.split == "val"
+        return f"{self.provenance.note}{' The temperature was fitted on them too.' if fitted else ''}"
 
     @cached_property
     def targets(self) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,11 @@ from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.runs import Column, Run, differing
 from fer_lightning.run_settings import said
 
-RESAMPLES = 10_000
+RESAMPLES = 100_000
 MOST_TESTED = 25  # entries per column that are tested against its best
 LOWER_IS_BETTER = ("loss", "ece")
 NOTHING = {str(value) for value in (None, 0, 0.0, False, "", "[]")}
-MACRO = ("f1_macro", "precision_macro", "recall_macro")
+SHOWN = ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,11 @@ class Entry:
         runs: Runs in the order of seeds and folds; if a seed and fold was run more than once, the last run.
         mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooled_score`.
         std: Standard deviation over seeds, or over the folds of a single seed; None for one run.
-        interval: Half the width of the mean's 95 % interval (Student's t); None for one run.
+        interval: Half the width of the mean's 95 % interval over seeds (Student's t); None for a single seed: its folds
+            share most of their training images, so their spread says too little about another training.
         repetitions: Number of runs in words: `3 seeds`, `10 folds`.
-        p_value: p-value of the difference from the column's best, corrected for the number of comparisons; None for
-            the best itself, and if the test images are not the same.
+        p_value: p-value of the difference from the column's best, corrected for the number of pairs; None for the best
+            itself, if seeds or test images are not the same, and after the first `MOST_TESTED` others.
     """
 
     column: Column
@@ -87,14 +88,21 @@ def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Co
 
 
 def with_p_values(made: Sequence[Entry]) -> list[Entry]:
-    """Fill in `p_value` of entries by accuracy: a paired bootstrap of each column's best against the others (Holm)."""
+    """Fill in `p_value` of entries by accuracy: a paired bootstrap of each column's best against the others.
+
+    Each p-value is multiplied by the number of pairs of the entries that are tested (Bonferroni), not by the number of
+    others: the best was chosen on the same images, so its lead is the largest of all pairs' differences.
+    """
     result = []
     for column in dict.fromkeys(entry.column for entry in made):
         best, *others = [entry for entry in made if entry.column == column]
         of_best = _correct(best) if others else None
-        p_values = [_paired_bootstrap(of_best, _correct(other)) for other in others[:MOST_TESTED]]
-        corrected = _holm(p_values) + [None] * len(others[MOST_TESTED:])
-        result += [best, *(replace(other, p_value=p) for other, p in zip(others, corrected, strict=True))]
+        tested, rest = others[:MOST_TESTED], others[MOST_TESTED:]
+        p_values = [_paired_bootstrap(of_best, _correct(other)) for other in tested]
+        count = sum(p is not None for p in p_values)
+        pairs = count * (count + 1) / 2
+        corrected = [None if p is None else min(1.0, p * pairs) for p in p_values]
+        result += [best, *(replace(other, p_value=p) for other, p in zip(tested, corrected, strict=True)), *rest]
     return result
 
 
@@ -116,11 +124,7 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
                 "std": entry.std,
                 "interval_95": entry.interval,
                 "p_against_best": entry.p_value,
-                **{
-                    name: pooled_score(entry.runs, name)
-                    for name in ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")
-                    if name != metric
-                },
+                **{name: pooled_score(entry.runs, name) for name in SHOWN if name != metric},
                 "parameters": facts.get("parameters"),
                 "multiply_adds": facts.get("multiply_adds"),
                 "epochs": facts.get("epochs"),
@@ -147,10 +151,9 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
     values = [run.metrics[f"{column.stage}/{metric}"] for run in runs]
     of_seed = _of_seeds(runs, metric)
     folds = len({run.repetition.fold for run in runs})
-    spread = np.array(of_seed if len(of_seed) > 1 else values)
-    count = len(spread)
-    std = float(spread.std(ddof=1)) if count > 1 else None
-    interval = None if std is None else float(stats.t.ppf(0.975, count - 1) * std / math.sqrt(count))
+    spread, count = of_seed if len(of_seed) > 1 else values, len(of_seed)
+    std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
+    interval = float(stats.t.ppf(0.975, count - 1) * std / math.sqrt(count)) if count > 1 else None
     words = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"] if seeds != [None] else ["no seed"]
     of = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
     words += [f"{folds} folds" if of in (None, folds) else f"{folds} of {of} folds"] if of or folds > 1 else []
@@ -218,8 +221,9 @@ def _short(value: str) -> str:
 def pooled_score(runs: Sequence[Run], name: str) -> float | None:
     """Mean of a metric over seeds; None if a run lacks it.
 
-    The folds of a seed are pooled: macro scores are computed from the predictions of all folds together, since their
-    mean over folds is a different number; accuracy, and all metrics without predictions.csv, are means over images.
+    The folds of a seed are pooled: scores of classes are computed from the predictions of all folds together, since
+    their mean over folds is a different number; accuracy, calibration, and all metrics without predictions.csv are
+    means over images.
     """
     if any(f"{run.stage}/{name}" not in run.metrics for run in runs):
         return None
@@ -234,21 +238,55 @@ def _of_seeds(runs: Sequence[Run], name: str) -> list[float]:
 
 
 def _pooled(folds: Sequence[Run], name: str) -> float:
-    if name in MACRO and len(folds) > 1:
+    if name in OF_CLASSES and len(folds) > 1:
         tables = [run.predictions() for run in folds]
         if all(table is not None for table in tables):
-            return _macro(pd.concat(tables), name)
+            return OF_CLASSES[name](_Classes.of(pd.concat(tables)))
     values = [run.metrics[f"{run.stage}/{name}"] for run in folds]
     return float(np.average(values, weights=[run.count for run in folds]))
 
 
-def _macro(predictions: pd.DataFrame, name: str) -> float:
-    """A macro score as in torchmetrics: over classes that occur as target or prediction; a ratio of 0 by 0 is 0."""
-    right = predictions.loc[predictions["correct"], "target"].value_counts()
-    targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
-    of = {"precision_macro": given, "recall_macro": targets, "f1_macro": targets.add(given, fill_value=0) / 2}[name]
-    classes = targets.index.union(given.index)
-    return float((right.reindex(classes, fill_value=0) / of.reindex(classes)).fillna(0).mean())
+class _Classes(NamedTuple):
+    """Counts of images by class, of the classes that occur as target or prediction."""
+
+    right: pd.Series
+    targets: pd.Series
+    given: pd.Series
+
+    @classmethod
+    def of(cls, predictions: pd.DataFrame) -> "_Classes":
+        targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
+        right = predictions.loc[predictions["correct"], "target"].value_counts()
+        classes = targets.index.union(given.index)
+        return cls(*(counts.reindex(classes, fill_value=0) for counts in (right, targets, given)))
+
+
+def _f1(of: _Classes) -> pd.Series:
+    return of.right / ((of.targets + of.given) / 2)
+
+
+def _recall(of: _Classes) -> float:
+    return _mean(of.right / of.targets)
+
+
+def _specificity(of: _Classes) -> float:
+    others = of.targets.sum() - of.targets
+    return _mean((others - (of.given - of.right)) / others)
+
+
+def _mean(ratios: pd.Series) -> float:
+    return float(ratios.fillna(0).mean())
+
+
+# As in torchmetrics: over classes that occur as target or prediction; a ratio of 0 by 0 is 0.
+OF_CLASSES = {
+    "acc_macro": _recall,
+    "recall_macro": _recall,
+    "precision_macro": lambda of: _mean(of.right / of.given),
+    "f1_macro": lambda of: _mean(_f1(of)),
+    "f1_weighted": lambda of: float((_f1(of) * of.targets).sum() / of.targets.sum()),
+    "specificity_macro": _specificity,
+}
 
 
 def _correct(entry: Entry) -> pd.DataFrame | None:
@@ -281,14 +319,3 @@ def _paired_bootstrap(of_best: pd.DataFrame | None, of_other: pd.DataFrame | Non
     drawn = generator.multinomial(len(difference), counts / counts.sum(), size=RESAMPLES) @ values / len(difference)
     beyond = min((drawn <= 0).mean(), (drawn >= 0).mean())
     return float(min(1.0, 2 * max(beyond, 1 / RESAMPLES)))
-
-
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm (1979): each p-value times the number of p-values at least as large, and kept in increasing order."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        corrected[i] = largest
-    return corrected

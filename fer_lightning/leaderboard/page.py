@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fer_lightning import html_page
 from fer_lightning.durations import in_words
-from fer_lightning.leaderboard.entries import Entry
+from fer_lightning.leaderboard.entries import MOST_TESTED, Entry
 from fer_lightning.leaderboard.runs import Column
 from fer_lightning.markdown import markdown_table
 
@@ -25,10 +25,11 @@ HEADER = (
     "training",
 )
 NOTE = (
-    "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and macro scores by all their "
-    "predictions. ± is the 95 % interval of the mean (Student's t), and stands only where there are several runs. p, "
-    "of accuracy only: a paired bootstrap over the same test images, or over the people in them where they are known, "
-    "against the best of the column, corrected for the number of comparisons (Holm); empty where the images differ. "
+    "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and scores of classes by all "
+    "their predictions. std is over the seeds, or over the folds of a single one; ± is the 95 % interval of the mean "
+    "over seeds (Student's t). p, of accuracy only: a paired bootstrap over the same test images, or over the people "
+    "in them where they are known, against the best of the column. These images chose the best, so p is corrected for "
+    f"the number of pairs (Bonferroni); it is empty where seeds or images differ, and after {MOST_TESTED} others. "
     "Columns are never to be compared with each other."
 )
 

@@ -164,7 +164,8 @@ def collect(places: Sequence[Path]) -> Collected:
             if not (path.parent / "result.json").exists():
                 unreadable[path.parent] = "is unfinished: it has no result.json"
         for path in sorted(place.rglob("failure.json")):
-            unreadable[path.parent] = _failure(path)
+            if (path.parent / "result.json").resolve() not in runs:  # else only its repetition failed
+                unreadable[path.parent] = _failure(path)
     return Collected(list(runs.values()), unreadable)
 
 
