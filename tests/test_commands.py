@@ -16,6 +16,7 @@ from fer_lightning.config import compose_config, instantiate
 from fer_lightning.module import ExpressionClassifier
 
 TINY = (
+    "model=cnn3",
     "data.reader.train=160",
     "data.reader.val=33",
     "data.reader.test=14",

@@ -208,7 +208,11 @@ def test_of_a_run_what_was_written_last_speaks_and_its_checkpoint_where_that_is_
     assert find_model(tmp_path) == best
 
 
-def test_a_folder_is_no_picture(predictor, tmp_path):
+def test_a_folder_is_no_picture(predictor, tmp_path, write_image, face):
+    with pytest.raises(InputError, match="holds no image or video"):
+        predictor.predict(tmp_path)
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", face(number))
     with pytest.raises(InputError, match="is not one picture"):
         predictor.predict(tmp_path)
 
