@@ -37,6 +37,12 @@ def test_a_folder_gives_its_pictures_and_videos_in_order(place):
     ]
 
 
+def test_what_was_written_about_a_folder_is_not_among_its_pictures(place, write_image, face):
+    write_image(place / "outputs" / "predictions" / "today" / "pictures" / "b.jpg", face(1))
+    assert all("predictions" not in name for _, name in [*kinds("."), *kinds("outputs")])
+    assert kinds("outputs/predictions/today") == [("image", "outputs/predictions/today/pictures/b.jpg")]
+
+
 def test_a_pattern_gives_what_it_matches_and_a_file_with_brackets_itself(place):
     assert kinds("photos/**/*.png") == [("image", "photos/a/z.png")]
     assert kinds("[odd].png") == [("image", "[odd].png")]

@@ -24,6 +24,7 @@ UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 # Their frames are counted in the file. Elsewhere OpenCV derives a count from the duration, which sound may lengthen.
 COUNTED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"}
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
+OWN = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
 
@@ -105,7 +106,7 @@ def _pictures_below(folder: str) -> Iterator[str]:
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREADABLE_SUFFIXES
     # Links to folders are not followed: they may lead in circles.
     for place, folders, names in os.walk(folder, onerror=_refuse):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if (Path(place).absolute().name, name) != OWN)
         for name in sorted(names):
             if Path(name).suffix.lower() in wanted and not name.startswith("."):
                 yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
