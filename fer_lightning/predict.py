@@ -51,7 +51,7 @@ def main(
         str | None,
         typer.Option(
             "--format",
-            help="Table format: csv, jsonl, parquet, or several separated by commas. Default: csv; with --json none.",
+            help="Table format: csv (default), jsonl, parquet, or several separated by commas; with --json alone none.",
         ),
     ] = None,
     detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",

@@ -80,11 +80,17 @@ def test_a_checkpoint_without_its_run_is_refused(checkpoint, tmp_path):
         export(lonely, tmp_path / "model.onnx", "float32")
 
 
+def test_a_runtime_of_cpus_alone_says_what_to_install(onnx_model, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(InputError, match="^this ONNX Runtime runs on the CPU only: install onnxruntime-gpu"):
+        load_backend(onnx_model, device="cuda")
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
 def test_a_runtime_that_was_built_for_cuda_and_cannot_use_it_says_so(onnx_model, monkeypatch):
     monkeypatch.setattr(backends, "_providers", lambda device: [backends.CUDA, "CPUExecutionProvider"])
     assert load_backend(onnx_model).device == "cpu"
-    with pytest.raises(InputError, match="cannot use CUDA on this machine: check the driver"):
+    with pytest.raises(InputError, match="^ONNX Runtime cannot use CUDA on this machine: check the driver"):
         load_backend(onnx_model, device="cuda")
 
 

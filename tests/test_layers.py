@@ -28,6 +28,7 @@ LAYERS = [
     },
     {"sweep_folders", "command", "run_settings", "hardware", "result"},
     {"leaderboard.runs"},
+    {"leaderboard.pooling"},
     {"leaderboard.entries"},
     {"leaderboard.figures", "leaderboard.page"},
     {"report"},

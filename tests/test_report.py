@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard import entries as leaderboard_entries
-from fer_lightning.leaderboard.entries import OF_CLASSES, entries, with_p_values
+from fer_lightning.leaderboard.entries import entries, with_p_values
 from fer_lightning.leaderboard.entries import table as table_of
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
+from fer_lightning.leaderboard.pooling import OF_CLASSES
 from fer_lightning.leaderboard.runs import collect
 from fer_lightning.report import main
 

@@ -48,8 +48,9 @@ class OnnxBackend:
         # A thread that spins while waiting would take the core from threads that decode and detect.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = usable_cores()
+        providers = _providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=_providers(device))
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors share no narrower class
             reason = str(error).splitlines()[0][:200]
             raise InputError(f"{path} ({len(data):,} bytes) is damaged or not an ONNX model ({reason})") from error

@@ -5,13 +5,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from fer_lightning.errors import InputError
+from fer_lightning.leaderboard.pooling import pooled_score, scores_of_seeds
 from fer_lightning.leaderboard.runs import Column, Run, differing
 from fer_lightning.run_settings import said
 
@@ -30,7 +31,7 @@ class Entry:
         column: The column in which its numbers may be compared.
         label: The network, and the settings in which it differs from other entries.
         runs: Runs in the order of seeds and folds; if a seed and fold was run more than once, the last run.
-        mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooled_score`.
+        mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooling.py`.
         std: Standard deviation over seeds, or over the folds of a single seed; None for one run.
         interval: Half the width of the mean's 95 % interval over seeds (Student's t); None for a single seed: its folds
             share most of their training images, so their spread says too little about another training.
@@ -149,7 +150,7 @@ def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> En
     seeds = list(dict.fromkeys(run.repetition.seed for run in runs))
     repetitions = len({run.repetition.of_folds for run in runs})
     values = [run.metrics[f"{column.stage}/{metric}"] for run in runs]
-    of_seed = _of_seeds(runs, metric)
+    of_seed = scores_of_seeds(runs, metric)
     folds = len({run.repetition.fold for run in runs})
     spread, count = of_seed if len(of_seed) > 1 else values, len(of_seed)
     std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
@@ -216,77 +217,6 @@ def _short(value: str) -> str:
         return f"{classes[:24]}#{hashlib.sha256(value.encode()).hexdigest()[:4]}"
     text = value.rpartition(".")[2] if value.startswith(("fer_lightning.", "torch.")) else value
     return text if len(text) <= 24 else f"{text[:21]}..."
-
-
-def pooled_score(runs: Sequence[Run], name: str) -> float | None:
-    """Mean of a metric over seeds; None if a run lacks it.
-
-    The folds of a seed are pooled: scores of classes are computed from the predictions of all folds together, since
-    their mean over folds is a different number; accuracy, calibration, and all metrics without predictions.csv are
-    means over images.
-    """
-    if any(f"{run.stage}/{name}" not in run.metrics for run in runs):
-        return None
-    return float(np.mean(_of_seeds(runs, name)))
-
-
-def _of_seeds(runs: Sequence[Run], name: str) -> list[float]:
-    of_seed: dict[tuple[int | None, int | None], list[Run]] = {}
-    for run in runs:
-        of_seed.setdefault(run.repetition.of_folds, []).append(run)
-    return [_pooled(folds, name) for folds in of_seed.values()]
-
-
-def _pooled(folds: Sequence[Run], name: str) -> float:
-    if name in OF_CLASSES and len(folds) > 1:
-        tables = [run.predictions() for run in folds]
-        if all(table is not None for table in tables):
-            return OF_CLASSES[name](_Classes.of(pd.concat(tables)))
-    values = [run.metrics[f"{run.stage}/{name}"] for run in folds]
-    return float(np.average(values, weights=[run.count for run in folds]))
-
-
-class _Classes(NamedTuple):
-    """Counts of images by class, of the classes that occur as target or prediction."""
-
-    right: pd.Series
-    targets: pd.Series
-    given: pd.Series
-
-    @classmethod
-    def of(cls, predictions: pd.DataFrame) -> "_Classes":
-        targets, given = predictions["target"].value_counts(), predictions["prediction"].value_counts()
-        right = predictions.loc[predictions["correct"], "target"].value_counts()
-        classes = targets.index.union(given.index)
-        return cls(*(counts.reindex(classes, fill_value=0) for counts in (right, targets, given)))
-
-
-def _f1(of: _Classes) -> pd.Series:
-    return of.right / ((of.targets + of.given) / 2)
-
-
-def _recall(of: _Classes) -> float:
-    return _mean(of.right / of.targets)
-
-
-def _specificity(of: _Classes) -> float:
-    others = of.targets.sum() - of.targets
-    return _mean((others - (of.given - of.right)) / others)
-
-
-def _mean(ratios: pd.Series) -> float:
-    return float(ratios.fillna(0).mean())
-
-
-# As in torchmetrics: over classes that occur as target or prediction; a ratio of 0 by 0 is 0.
-OF_CLASSES = {
-    "acc_macro": _recall,
-    "recall_macro": _recall,
-    "precision_macro": lambda of: _mean(of.right / of.given),
-    "f1_macro": lambda of: _mean(_f1(of)),
-    "f1_weighted": lambda of: float((_f1(of) * of.targets).sum() / of.targets.sum()),
-    "specificity_macro": _specificity,
-}
 
 
 def _correct(entry: Entry) -> pd.DataFrame | None:

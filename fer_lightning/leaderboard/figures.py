@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry, pooled_score
+from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry
+from fer_lightning.leaderboard.pooling import pooled_score
 from fer_lightning.leaderboard.runs import Run
 
 KERNEL = "model.net.kernel_size"
