@@ -61,7 +61,7 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     folder = Path(cfg.output_dir)
     with claimed(folder):
-        config.check_keys(cfg, config.AuditConfig)
+        config.check(cfg, config.AuditConfig)
         config.refuse_unread(cfg, UNREAD)
         if not 0 < cfg.threshold <= 1:
             raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")

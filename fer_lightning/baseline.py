@@ -105,10 +105,10 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
 
 def _check_settings(cfg: DictConfig) -> None:
-    config.check_keys(cfg, config.BaselineConfig)
+    config.check(cfg, config.BaselineConfig)
     if not str(cfg.model._target_).startswith(BASELINES):
         raise InputError("that model is a network: train it with python -m fer_lightning.train, or choose knn or svm")
-    config.refuse_unread(cfg, config.NO_TRAINING)
+    config.refuse_unread(cfg, config.NO_TRAINING | config.NO_SCALING)
     if cfg.seed < 0:
         raise InputError(f"seed must be at least 0, got {cfg.seed}")
 

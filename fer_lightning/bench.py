@@ -40,6 +40,8 @@ def main() -> None:
     limit = cfg.trainer.limit_train_batches
     if not isinstance(limit, int | None):
         raise InputError(f"trainer.limit_train_batches must be a number of batches here, got {limit}")
+    if cfg.trainer.compile:
+        raise InputError("trainer.compile=true compiles in the first epoch, the one that is timed here: omit it")
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), limit)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]

@@ -21,20 +21,22 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
 from fer_lightning.preprocess import Preprocess
+from fer_lightning.setting_kinds import refuse_other_kinds
 from fer_lightning.sweep_folders import job_name, sweep_name
 
 __all__ = [
     "CONF_DIR",
     "NO_PREPROCESS",
+    "NO_SCALING",
     "NO_TRAINING",
-    "check_keys",
+    "check",
     "compose_config",
     "instantiate",
     "plain_errors",
@@ -46,11 +48,14 @@ PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 # For `refuse_unread`: settings that only the training of a network uses.
-NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0}
-# The same for the preprocessing.
+NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0, "data.num_workers": None}
+# The same for the preprocessing, and for what of it comes after the filters.
 NO_PREPROCESS = {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
+NO_SCALING = {place: NO_PREPROCESS[place] for place in ("preprocess.scaling", "preprocess.mean", "preprocess.std")}
 
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
+# A BadImageError of a loader's process, as torch passes it on.
+WORKERS_MISTAKE = re.compile(r"Caught BadImageError in DataLoader worker process")
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -141,6 +146,11 @@ def run_folder(ckpt_path: str | None, new: str) -> str:
     return str(path.parent.parent) if path and path.parent.name == "checkpoints" else new
 
 
+def first_time(ckpt_path: str | None, folder: str) -> str | None:
+    """The folder of Hydra's records, and none for a run that is resumed in its own folder."""
+    return folder if run_folder(ckpt_path, "") == "" else None
+
+
 def best_is(metric: str | None) -> str:
     """`min` for metrics that should be small, `max` for the others."""
     return "min" if metric and metric.endswith(("/loss", "/ece")) else "max"
@@ -152,6 +162,7 @@ def jobs_at_once(without_gpus: int) -> int:
 
 
 OmegaConf.register_new_resolver("run_folder", run_folder)
+OmegaConf.register_new_resolver("first_time", first_time)
 OmegaConf.register_new_resolver("best_is", best_is)
 OmegaConf.register_new_resolver("job_name", job_name)
 # Cached, so that the name stays the same on machines where the sweep's job has a different command line.
@@ -176,6 +187,8 @@ def plain_errors() -> Iterator[None]:
     except RuntimeError as error:
         if _raiser(error).startswith("submitit."):
             sys.exit(f"error: SLURM did not take the jobs: {str(error).strip()}")
+        if WORKERS_MISTAKE.match(str(error)):
+            sys.exit(f"error: {str(error).strip().splitlines()[-1].partition(': ')[2]}")
         if _raiser(error) == "hydra.core.plugins":
             sys.exit(f"error: {error}{_extra_for(str(error))}")
         # torch's errors, which these commands need not import
@@ -202,13 +215,24 @@ def _raiser(error: Exception) -> str:
     return frame.f_globals["__name__"]
 
 
-def check_keys(cfg: DictConfig, schema: type) -> None:
-    """Refuse unused top-level keys, which Hydra accepts when they are added with `+key=value`."""
+def check(cfg: DictConfig, schema: type) -> None:
+    """Refuse what Hydra accepts: unused top-level keys, added with `+key=value`, and values of the wrong kind."""
     known = {field.name for field in fields(schema)}
     if unknown := set(cfg) - known:
         raise InputError(
             f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {_listed(known)}"
         )
+    _check_kinds(OmegaConf.to_container(cfg), "")
+
+
+def _check_kinds(node: Mapping[Any, Any], place: str) -> None:
+    """Compare the settings of this package's functions and constructors, at and below a node, with their signatures."""
+    given = {str(key): value for key, value in node.items() if not str(value).startswith(("${", "???"))}
+    if str(given.get("_target_")).startswith(f"{PACKAGE.name}."):
+        refuse_other_kinds(get_object(given["_target_"]), given, place)
+    for key, value in given.items():
+        if isinstance(value, dict):
+            _check_kinds(value, f"{place}{key}.")
 
 
 def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:

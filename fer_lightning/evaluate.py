@@ -90,7 +90,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     run_dir, several = Path(cfg.output_dir), isinstance(cfg.ckpt_path, ListConfig)
     with claimed(run_dir):
         facts = {"command": ["python", "-m", "fer_lightning.evaluate", *overrides], **describe_code()}
-        config.check_keys(cfg, config.EvaluateConfig)
+        config.check(cfg, config.EvaluateConfig)
         config.refuse_unread(cfg, UNREAD)
         _check_settings(cfg)
         if several:

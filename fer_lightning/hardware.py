@@ -9,7 +9,10 @@ from typing import Any
 import torch
 
 from fer_lightning.cores import usable_cores
+from fer_lightning.errors import InputError
 
+# Lightning has more, but networks whose very weights are of another format do not go through metrics and pictures.
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # mallopt(3)
 
 
@@ -25,13 +28,18 @@ def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
     since emulated bfloat16 is slower than float32.
 
     Args:
-        requested: `auto`, or one of Lightning's precisions, which is returned as it is.
+        requested: `auto`, or one of `PRECISIONS`, which is returned as it is; 32 is short for `32-true`.
         accelerator: The Trainer's accelerator: `auto`, `cpu`, `gpu` or `cuda`.
+
+    Raises:
+        InputError: It is none of these.
     """
     on_gpu = uses_gpu(accelerator)
     device = torch.cuda.get_device_name() if on_gpu else "this processor"
     native = torch.cuda.get_device_capability() >= (8, 0) if on_gpu else _cpu_has_bfloat16()
-    requested = str(requested)  # 32 on a command line is a number
+    requested = "32-true" if str(requested) == "32" else requested
+    if requested not in ("auto", *PRECISIONS):
+        raise InputError(f"trainer.precision must be auto, {', '.join(PRECISIONS)}, got {requested}")
     if requested != "auto":
         emulated = requested.startswith("bf16") and not native
         return requested, "as configured" + (

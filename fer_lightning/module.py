@@ -128,8 +128,9 @@ class ExpressionClassifier(L.LightningModule):
             optimizer = self._optimizer(decay_weights_only(self.net) if spare else self.parameters())
         if self._scheduler is None:
             return {"optimizer": optimizer}
+        steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
         with settings_of("the scheduler"):
-            schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+            schedule = self._scheduler(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _step_plateau(self) -> None:

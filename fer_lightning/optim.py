@@ -50,6 +50,10 @@ def one_cycle(
     With `cycle_momentum` the momentum (Adam's first beta) moves between 0.85 and 0.95, opposite to the rate, whatever
     the optimizer's own setting.
     """
+    if not 0 <= pct_start < 1:
+        raise InputError(f"scheduler.pct_start is a fraction of all steps, from 0 to below 1, got {pct_start}")
+    if pct_start * total_steps == 1:  # the first step has the highest rate, for which torch would divide by zero
+        pct_start *= 1 - 1e-6
     scheduler = OneCycleLR(
         optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=cycle_momentum
     )

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
@@ -41,8 +42,13 @@ NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkp
 WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
 # Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
 UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
+# Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
+PART_OF_VAL = ("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval")
 # Trainer settings that change what is learnt.
-TRAINER_FACTS = ("max_epochs", "gradient_clip_val", "limit_train_batches", "devices", "strategy")
+TRAINER_FACTS = (
+    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "devices", "strategy"),
+)
 
 # These warnings are correct, but users of these commands cannot act on them.
 SETTLED_WARNINGS = (
@@ -100,7 +106,10 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         if not datamodule.has("val"):
             rank_zero_only(log.info)("no validation split: the last epoch is kept, as none can be chosen")
         trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
-        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        except MisconfigurationException as error:
+            raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
@@ -117,17 +126,19 @@ def _reopen(run_dir: Path) -> None:
 
 
 def _check_settings(cfg: DictConfig) -> None:
-    config.check_keys(cfg, config.TrainConfig)
+    config.check(cfg, config.TrainConfig)
     if "net" not in cfg.model:
         raise InputError("that model is not a network: fit it with python -m fer_lightning.baseline")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
-    if cfg.trainer.limit_val_batches == 0 or cfg.trainer.get("check_val_every_n_epoch", 1) != 1:
+    if cfg.trainer.limit_train_batches == 0:
+        raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
+    if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
         raise InputError(
-            "val chooses the best epoch, so it must be measured after each one: omit trainer.limit_val_batches=0 and "
-            "trainer.check_val_every_n_epoch"
+            f"all of val is measured after each epoch, since it chooses the best one, and all of test once: omit "
+            f"trainer.{used[0]}; trainer.limit_train_batches=2 makes a quick trial"
         )
     if used := [name for name in UNFIT_SWITCHES if cfg.trainer.get(name)]:
         raise InputError(
@@ -139,6 +150,8 @@ def _check_settings(cfg: DictConfig) -> None:
             f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} on "
             f"trainer.devices={cfg.trainer.devices} would wait for: train on one device, with trainer=auto"
         )
+    if "freeze" in cfg.callbacks and cfg.model.init_from is None:
+        raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
 
@@ -155,6 +168,7 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str,
         "pixels": fingerprint["splits"]["train"]["pixels"],
         "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
         "seed": cfg.seed,
+        "data_seed": cfg.data.seed,
         "batch_size": cfg.data.batch_size,
         "oversample": cfg.data.oversample,
         "loss": _without_hydra(cfg.loss),
@@ -167,7 +181,7 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str,
         "augmentation": _without_hydra(cfg.augmentation),
         "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in WATCHING},
         "precision": choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
-        **{name: cfg.trainer[name] for name in TRAINER_FACTS},
+        **{name: cfg.trainer.get(name) for name in TRAINER_FACTS},
     }
 
 
@@ -197,7 +211,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
     return instantiate(
         cfg.trainer,
         precision=precision,
-        limit_val_batches=cfg.trainer.limit_val_batches if validates else 0,
+        limit_val_batches=None if validates else 0,
         callbacks=[callback for callback in instantiate(cfg.callbacks).values() if callback is not None],
         logger=list(instantiate(cfg.logger).values()),
         plugins=[AtomicCheckpointIO()],

@@ -147,6 +147,8 @@ def test_networks_and_baselines_send_to_each_others_commands(run, tmp_path):
         (["seed=-1"], "seed must be at least 0, got -1"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images here"),
         (["data.oversample=1"], "data.oversample=1 would change nothing here: omit it"),
+        (["data.num_workers=2"], "data.num_workers=2 would change nothing here: omit it"),
+        (["preprocess.scaling=symmetric"], "preprocess.scaling=symmetric would change nothing here: omit it"),
         (["augmentation=light"], "augmentation.transforms=.* would change nothing here: omit it"),
     ],
 )

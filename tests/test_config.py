@@ -18,7 +18,7 @@ import fer_lightning
 from fer_lightning.config import (
     CONF_DIR,
     TrainConfig,
-    check_keys,
+    check,
     compose_config,
     explain,
     instantiate,
@@ -26,6 +26,7 @@ from fer_lightning.config import (
     run_folder,
 )
 from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError
 
 GROUPS = [
     "data",
@@ -52,7 +53,7 @@ OPTIONS = [
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes_and_resolves(option):
     cfg = compose_config(option, "output_dir=somewhere")
-    check_keys(cfg, TrainConfig)
+    check(cfg, TrainConfig)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
@@ -89,6 +90,20 @@ def test_a_warm_up_in_epochs_is_refused():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(InputError, match="scheduler.warmup is a fraction of all steps, from 0 to below 1, got 5"):
         instantiate(compose_config("scheduler=cosine", "scheduler.warmup=5", "output_dir=x").scheduler)(optimizer, 10)
+
+
+def test_one_cycle_may_begin_with_its_highest_rate():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    settings = ("scheduler=one_cycle", "scheduler.pct_start=0.2", "scheduler.max_lr=1", "output_dir=x")
+    scheduler = instantiate(compose_config(*settings).scheduler)(optimizer, 5)["scheduler"]
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(1)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1
 
 
 def test_the_cosine_schedule_rises_and_falls_to_its_end():
@@ -131,9 +146,46 @@ def test_a_sweeps_folder_is_known_before_any_job_runs():  # a search keeps its s
     assert cfg.hydra.sweep.dir.startswith("outputs/sweeps/")
 
 
+def test_hydras_record_of_a_run_is_not_overwritten_when_the_run_is_resumed():
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="train"):
+        first, resumed = (
+            compose("train", overrides=overrides, return_hydra_config=True).hydra
+            for overrides in ([], ["ckpt_path=RUN/checkpoints/last.ckpt"])
+        )
+    assert first.output_subdir == ".hydra"
+    assert resumed.output_subdir is None
+
+
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
     with pytest.raises(InputError, match="there is no bogus in the configuration: choose from augmentation, .*trainer"):
-        check_keys(compose_config("+bogus=1"), TrainConfig)
+        check(compose_config("+bogus=1"), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=1.5", "data.batch_size must be a whole number, got 1.5"),
+        ("data.batch_size=true", "data.batch_size must be a whole number, got True"),
+        ("data.num_workers=two", "data.num_workers must be a whole number or null, got 'two'"),
+        ("data.cache_gb=much", "data.cache_gb must be a number, got 'much'"),
+        ("data.cache_dir=null", "data.cache_dir must be text, got None"),
+        ("data.seed=1.5", "data.seed must be a whole number, got 1.5"),
+        ("data.reader.train=many", "data.reader.train must be a whole number, got 'many'"),
+        ("preprocess.size=48.5", "preprocess.size must be a whole number, got 48.5"),
+        ("preprocess.laplacian=1", "preprocess.laplacian must be true or false, got 1"),
+        ("model.mixup=strong", "model.mixup must be a number, got 'strong'"),
+        ("callbacks.pictures.every_n_epochs=often", "every_n_epochs must be a whole number, got 'often'"),
+    ],
+)
+def test_a_value_of_another_kind_than_the_constructor_names_is_refused(override, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check(compose_config(override, "output_dir=somewhere"), TrainConfig)
+
+
+def test_a_list_is_refused_for_one_strange_item():
+    strange = ("protocol=random_80_20", "protocol.percent=[80,a,20]")
+    with pytest.raises(InputError, match=r"protocol\.percent must be \[a whole number, \.\.\.\], got \[80, 'a', 20\]"):
+        check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
 
 
 def test_an_experiment_says_its_number_and_its_command():
@@ -153,6 +205,18 @@ def test_a_gpu_that_fails_is_told_with_the_way_to_go_on(kind):
     message = "the GPU failed .CUDA error: unspecified launch failure.; a training goes on with ckpt_path="
     with pytest.raises(SystemExit, match=message), plain_errors():
         raise kind("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
+def test_an_image_that_fails_in_a_loaders_process_is_told_in_one_sentence():
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            raise BadImageError("happy/3.jpg", "does not decode as an image")
+
+    with pytest.raises(SystemExit, match=r"^error: happy/3.jpg does not decode as an image$"), plain_errors():
+        list(torch.utils.data.DataLoader(Images(), num_workers=1))
 
 
 def test_an_error_of_the_code_keeps_its_traceback():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fer_lightning import hardware
+from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware
 
 
@@ -37,7 +38,14 @@ def test_auto_looks_at_the_gpu_where_there_is_one(monkeypatch, capability, preci
 
 def test_a_precision_that_is_asked_for_is_kept():
     assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as configured")
-    assert choose_precision(32, "cpu") == ("32", "as configured")  # Hydra reads trainer.precision=32 as a number
+    assert choose_precision(32, "cpu") == ("32-true", "as configured")  # Hydra reads trainer.precision=32 as a number
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "half"])
+def test_a_precision_that_metrics_and_pictures_do_not_go_through_is_refused(precision):
+    message = f"trainer.precision must be auto, 32-true, bf16-mixed, 16-mixed, got {precision}"
+    with pytest.raises(InputError, match=message):
+        choose_precision(precision, "cpu")
 
 
 @pytest.mark.parametrize(("flags", "told"), [("avx512_bf16", False), ("avx2", True)])

@@ -17,7 +17,7 @@ from fer_lightning.config import (
     BaselineConfig,
     EvaluateConfig,
     TrainConfig,
-    check_keys,
+    check,
     compose_config,
 )
 
@@ -40,7 +40,7 @@ PREDICTIONS = sorted(
 def test_every_command_composes(command, arguments):
     overrides = [word for word in shlex.split(arguments) if word != "-m"]
     sweeps = [re.sub(r"=(range\((\d+),.*\)|([^,\[]+),.*)$", r"=\2\3", override) for override in overrides]
-    check_keys(compose_config(*sweeps, command=command), SCHEMAS[command])
+    check(compose_config(*sweeps, command=command), SCHEMAS[command])
 
 
 @pytest.mark.parametrize("line", PREDICTIONS)

@@ -198,11 +198,24 @@ def test_an_average_of_a_few_steps_is_not_of_the_first_weights():
     average, network = AveragedWeights(decay=0.999), L.LightningModule()
     network.weight = torch.nn.Parameter(torch.zeros(1))
     average.setup(None, network, "fit")
-    average._average_model.update_parameters(network)
+    average.average(network)
     network.weight.data.fill_(1)
     for _ in range(49):
-        average._average_model.update_parameters(network)
+        average.average(network)
     assert average._average_model.module.weight > 0.99
+
+
+def test_an_average_has_the_last_whole_numbers_and_a_mean_of_the_others():
+    average, network = AveragedWeights(decay=0.25), L.LightningModule()
+    network.weight = torch.nn.Parameter(torch.tensor([8.0]))
+    network.register_buffer("count", torch.tensor(3))
+    average.setup(None, network, "fit")
+    for weight, count in ((8.0, 4), (4.0, 5)):
+        network.weight.data.fill_(weight)
+        network.count.fill_(count)
+        average.average(network)
+    averaged = average._average_model.module
+    assert (averaged.weight.item(), averaged.count.item()) == (pytest.approx(8 * 2 / 11 + 4 * 9 / 11), 5)
 
 
 def test_an_average_lies_where_the_network_is_trained():
@@ -224,6 +237,14 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run):
     assert result(folder)["epochs"] < 20
 
 
+def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(run):
+    never_better = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12")
+    settings = (*never_better, "trainer.max_epochs=20", "logger=none")
+    folder = run(*settings)
+    epochs = result(folder)["epochs"]
+    assert result(run(*settings, f"ckpt_path={folder}/checkpoints/last.ckpt"))["epochs"] == epochs
+
+
 def test_gradients_are_clipped_where_that_is_asked_for(run):
     moved = {}
     for clip in (1e-6, 1.0):
@@ -241,12 +262,14 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
     for other, difference in (
         ("protocol.fold=3", "'splits'"),
         ("seed=5", "'seed': 0"),
+        ("data.seed=5", "'data_seed': 0"),
         ("trainer.max_epochs=9", "'max_epochs': 2"),
         ("optimizer=sgd", "'optimizer'"),
         ("callbacks=ema", "'callbacks'"),
         ("model.label_smoothing=0.2", "'label_smoothing'"),
         ("trainer.gradient_clip_val=1", "'gradient_clip_val'"),
-        ("trainer.precision=64-true", "'precision'"),
+        ("trainer.precision=16-mixed", "'precision'"),
+        ("+trainer.accumulate_grad_batches=2", "'accumulate_grad_batches'"),
     ):
         with pytest.raises(InputError, match=f"was trained with training .*{difference}.* this run has"):
             run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none", resume, other)
@@ -310,13 +333,28 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["model=seresnet_s", "model.net.drop_path=1.5"], "drop_path must be 0 to 1, got 1.5"),
         (["callbacks=ema", "callbacks.ema.decay=1"], "callbacks.ema.decay must be from 0 to below 1, got 1"),
         (["~callbacks.epoch_table"], "a run needs callbacks.epoch_table"),
-        (["scheduler.pct_start=2"], "the scheduler does not accept these settings"),
+        (["scheduler.pct_start=1"], "scheduler.pct_start is a fraction of all steps, from 0 to below 1, got 1"),
+        (["scheduler.max_lr=a"], "scheduler.max_lr must be a number, got 'a'"),
         (["+protocol.bogus=1"], "the protocol does not accept these settings: .*bogus"),
         (["+data.reader.bogus=1"], "the reader does not accept these settings: .*bogus"),
         (["data.num_workers=-1"], "data.num_workers must be at least 0"),
-        (["trainer.limit_val_batches=0"], "val chooses the best epoch, so it must be measured after each"),
-        (["+trainer.check_val_every_n_epoch=2"], "val chooses the best epoch, so it must be measured after each"),
+        (
+            ["+trainer.limit_val_batches=0"],
+            "all of val is measured after each epoch, .*: omit trainer.limit_val_batches",
+        ),
+        (["+trainer.limit_test_batches=2"], "and all of test once: omit trainer.limit_test_batches"),
+        (["+trainer.check_val_every_n_epoch=2"], "all of val is measured after each epoch"),
+        (["+trainer.val_check_interval=0.3"], "all of val is measured after each epoch"),
+        (["trainer.limit_train_batches=0"], "trainer.limit_train_batches must be above 0, or null for all, got 0"),
+        (["trainer.limit_train_batches=0.001"], "the trainer does not accept these settings: .*limit_train_batches"),
+        (["trainer.precision=bf16-true"], "trainer.precision must be auto, .*, got bf16-true"),
+        (["callbacks=finetune"], "callbacks=finetune would freeze random weights: say where to begin with"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
+        (["data.reader.train=0"], "leaves no training image of class angry, .*: nothing can be trained on this synth"),
+        (["protocol=unsplit"], "protocol unsplit leaves no training image of class angry"),
+        (["data.seed=-1"], "data.seed must be at least 0, got -1"),
+        (["data.reader.seed=-1"], "seed=-1 cannot be drawn from"),
+        (["preprocess.scaling=standard", "preprocess.mean=128", "preprocess.std=64"], "pixels from 0 to 1: divide"),
     ],
 )
 def test_a_setting_that_cannot_work_is_told_in_a_sentence_and_leaves_no_folder(run, tmp_path, overrides, message):

@@ -1,7 +1,7 @@
 """Protocols: which images are for training, for choosing the epoch and for reporting, as index arrays.
 
 Every function takes a FaceIndex (and settings by keyword) and returns a Split. `val` is for choosing, `test` for
-reporting; either may be empty, and without `val` the number of epochs is fixed: the best test epoch is never chosen.
+reporting; any may be empty, and without `val` the number of epochs is fixed: the best test epoch is never chosen.
 """
 
 from dataclasses import dataclass, field, replace
@@ -33,8 +33,6 @@ class Split:
     leaks: bool = False
 
     def __post_init__(self) -> None:
-        if not len(self.train):
-            raise InputError(f"protocol {self.protocol} leaves no image to train on")
         everything = np.concatenate([self.train, self.val, self.test])
         if len(np.unique(everything)) != len(everything):
             raise AssertionError(f"protocol {self.protocol} put an image into two splits")
@@ -54,8 +52,9 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
     """
     if index.splits is None:
         raise InputError(
-            f"{index.dataset} has no official split: use protocol=random_80_10_10"
-            + (", or protocol=subject_kfold" if index.subjects is not None else "")
+            f"{index.dataset} has no official split: use protocol=random_80_10_10, "
+            + ("protocol=subject_kfold, " if index.subjects is not None else "")
+            + "or protocol=unsplit to measure a model on all of it"
         )
     if not 0 <= val_percent < 100:
         raise InputError(f"protocol.val_percent must be 0 to 99, got {val_percent}")
@@ -66,7 +65,12 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
         size = round(len(stages["train"]) * val_percent / 100)
         parts = _stratified(index, stages["train"], size, seed=seed, name="official")
         stages["train"], stages["val"] = map(np.sort, parts)
-    return _checked(index, Split(protocol="official", **stages))
+    return Split(protocol="official", **stages)
+
+
+def unsplit(index: FaceIndex) -> Split:
+    """Every image is `test`, for measuring a model that was trained on others."""
+    return Split(protocol="unsplit", train=NOTHING, test=np.arange(len(index.targets)))
 
 
 def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Split:
@@ -89,7 +93,7 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
         val, test = _stratified(index, rest, test_size, seed=seed, name=name)
     else:
         val, test = NOTHING, rest
-    return _checked(index, Split(protocol=name, train=np.sort(train), val=np.sort(val), test=np.sort(test), leaks=True))
+    return Split(protocol=name, train=np.sort(train), val=np.sort(val), test=np.sort(test), leaks=True)
 
 
 def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int = 0, seed: int = 0) -> Split:
@@ -123,13 +127,12 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
             "lower protocol.n_folds"
         ) from error
     rotated = folds[fold:] + folds[:fold]
-    split = Split(
+    return Split(
         protocol=f"subject_kfold_{n_folds}",
         test=np.sort(rotated[0]),
         val=np.sort(np.concatenate([NOTHING, *rotated[1 : 1 + val_folds]])),
         train=np.sort(np.concatenate(rotated[1 + val_folds :])),
     )
-    return _checked(index, split)
 
 
 def _stratified(
@@ -144,11 +147,3 @@ def _stratified(
             f"protocol {name} cannot be stratified over {len(positions)} images ({error}): the rarest class, "
             f"{index.class_names[rarest]}, has {counts[rarest]}"
         ) from error
-
-
-def _checked(index: FaceIndex, split: Split) -> Split:
-    counts = np.bincount(index.targets[split.train], minlength=len(index.class_names))
-    if not counts.all():
-        empty = [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]
-        raise InputError(f"protocol {split.protocol} leaves no training image of class {', '.join(empty)}")
-    return split
