@@ -77,10 +77,9 @@ def decode_picture(data: bytes, name: str) -> Picture:
             animated = getattr(header, "is_animated", False) and header.format != "MPO"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(name, too_large) from None
-    except (
-        Exception
-    ):  # Pillow reads fewer formats than OpenCV, and its plugins raise whatever they meet in a damaged file
-        pass
+    except Exception as error:  # Pillow's plugins raise whatever they meet in a damaged file
+        if limit:  # OpenCV might read it, whatever its size
+            raise BadImageError(name, f"({len(data)} bytes) does not decode as an image") from error
     if limit and width * height > limit:
         raise BadImageError(name, too_large)
     return Picture(decode_image(data, name), animated)

@@ -7,7 +7,7 @@ the cache on disk holds), `finish` filters those bytes and scales them to the ne
 prediction are exactly `finish(prepare(image))`; the settings are plain numbers and are stored in the checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -57,6 +57,11 @@ class Preprocess:
             raise InputError(f"preprocess.clahe must be a positive clip limit, or null, got {self.clahe}")
         if self.scaling not in (*SCALINGS, "standard"):
             raise InputError(f"preprocess.scaling must be unit, symmetric or standard, got {self.scaling!r}")
+        if not 0 <= (self.mean or 0) <= 1 or not 0 <= (self.std or 0) <= 1:
+            raise InputError(
+                "preprocess.mean and preprocess.std are those of pixels from 0 to 1: divide them by 255, got "
+                f"mean={self.mean}, std={self.std}"
+            )
         given = [value is not None for value in (self.mean, self.std)]
         if any(given) and not (all(given) and self.scaling == "standard"):
             raise InputError(
@@ -118,7 +123,7 @@ class Preprocess:
         """Whether `fitted` needs images to compute mean and std."""
         return self.scaling == "standard" and (self.mean is None or self.std is None)
 
-    def fitted(self, images: np.ndarray) -> "Preprocess":
+    def fitted(self, images: Iterable[np.ndarray]) -> "Preprocess":
         """Fill in `mean` and `std` from prepared training images if `scaling` is `standard` and they are not set.
 
         They are computed on the filtered images, since these are what is scaled.

@@ -36,6 +36,9 @@ class TestAlike:
         assert (pairs.first.tolist(), pairs.second.tolist(), pairs.mirrored.tolist()) == ([4], [6], [True])
         assert pairs.correlation[0] == pytest.approx(1)
 
+    def test_a_perfect_match_is_found_at_a_threshold_of_one(self, distinct):
+        assert len(alike(np.concatenate([distinct, distinct[:, :, ::-1]]), threshold=1).first) == 6
+
     def test_pairs_are_found_across_blocks(self, distinct, monkeypatch):
         monkeypatch.setattr("fer_lightning.data.duplicates.MOST_AT_A_TIME", 7)
         pairs = alike(distinct[[0, 1, 2, 3, 4, 0, 3]], threshold=0.95)

@@ -15,11 +15,10 @@ import torch
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.module import ExpressionClassifier
 
+FEW_FACES = ("data.reader.train=160", "data.reader.val=33", "data.reader.test=14")
 TINY = (
     "model=cnn3",
-    "data.reader.train=160",
-    "data.reader.val=33",
-    "data.reader.test=14",
+    *FEW_FACES,
     "data.batch_size=8",
     "data.num_workers=0",
     "logger=none",
@@ -114,12 +113,18 @@ def test_two_runs_that_start_at_the_same_moment_do_not_share_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.net.kernel_size=7"], "kernel_size=7 with valid padding leaves no pixels .* use padding=same"),
+        (
+            [*FEW_FACES, "model.net.kernel_size=7"],
+            "kernel_size=7 with valid padding leaves no pixels .* use padding=same",
+        ),
         (["data=ckplus", "data.root=nowhere"], "no CK.48 images .* found in .*nowhere: download .* data.root=DIR"),
         (["model=cnn9"], "Could not find 'model/cnn9' Available options in 'model': .*cnn4"),
-        (["ckpt_path=code.ckpt"], "code.ckpt contains more than weights and plain data and was not loaded"),
+        (
+            [*FEW_FACES, "ckpt_path=code.ckpt"],
+            "code.ckpt contains more than weights and plain data and was not loaded",
+        ),
         (["hydra.run.dir=a_file/run"], "Not a directory: a_file.*hydra.run.dir=DIR"),
-        (["data.cache_dir=a_file/cache"], "cannot write the decoded images .*a_file.*data.cache_dir=DIR"),
+        ([*FEW_FACES, "data.cache_dir=a_file/cache"], "cannot write the decoded images .*a_file.*data.cache_dir=DIR"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_without_a_traceback(tmp_path, overrides, message):

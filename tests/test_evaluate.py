@@ -18,7 +18,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
-from fer_lightning.evaluation import sections
+from fer_lightning.evaluation import cost, sections
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
@@ -32,6 +32,11 @@ SYNTHETIC = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "d
 
 # What takes long is asked for by the tests that look at it.
 QUICK = ("evaluate.robustness=0", "evaluate.attribution=0", "evaluate.resamples=20")
+
+
+@pytest.fixture(autouse=True)
+def latency_in_five_repetitions(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -73,10 +78,10 @@ def test_an_onnx_file_measures_as_its_checkpoint(run, finished_run, onnx_model, 
     of_checkpoint = run(*SYNTHETIC, model=finished_run / "checkpoints" / "best.ckpt")
     (tmp_path / "evaluation").rename(tmp_path / "first")
     of_onnx = run(*SYNTHETIC, model=onnx_model)
-    cost = [
+    costs = [
         json.loads((tmp_path / name / "report" / "report.json").read_text())["cost"] for name in ("first", "evaluation")
     ]
-    assert cost[0]["parameters"] == cost[1]["parameters"] == 2_489_095
+    assert costs[0]["parameters"] == costs[1]["parameters"] == 2_489_095
     assert of_onnx["metrics"] == pytest.approx(of_checkpoint["metrics"], abs=1e-4)
 
 
@@ -108,6 +113,14 @@ def test_another_dataset_is_asked_for_the_classes_in_common(run, ckplus_tree, tm
     report = json.loads((tmp_path / "evaluation" / "report" / "report.json").read_text())
     assert report["scores"]["acc_all_classes"] <= written["metrics"]["test/acc"]
     assert (table.target == table.prediction).mean() == pytest.approx(written["metrics"]["test/acc"])
+
+
+def test_a_few_faces_of_ones_own_are_measured_without_a_split(run, face, write_image, tmp_path):
+    for label, name in enumerate(("Happy", "sadness", "wink")):
+        for number in range(2):
+            write_image(tmp_path / "mine" / name / f"{number}.png", face(label, number))
+    written = run("data=folder", f"data.root={tmp_path / 'mine'}", "protocol=unsplit")
+    assert (written["images"], written["images_of_other_classes"]) == (4, 2)
 
 
 def test_classes_match_by_name_whatever_their_order_and_spelling():
@@ -253,10 +266,10 @@ class TestReport:
         assert page.count("<img") == len(pictures)
         card = (folder / "model_card.md").read_text()
         assert "not a feeling" in card
-        cost = written["cost"]
-        assert f"* {cost['bytes'] / 1e6:.1f} MB, {cost['parameters']:,} parameters" in card
+        model = written["cost"]
+        assert f"* {model['bytes'] / 1e6:.1f} MB, {model['parameters']:,} parameters" in card
         assert (
-            f"One face, prepared, takes {cost['latency'][0]['p50_ms']:.1f} ms (median; PyTorch, cpu, threads: " in card
+            f"One face, prepared, takes {model['latency'][0]['p50_ms']:.1f} ms (median; PyTorch, cpu, threads: " in card
         )
         mouth = pd.read_csv(folder / "robustness.csv", index_col=0).loc["mouth covered"]
         assert f"| mouth covered | {' | '.join(f'{acc:.1%}' for acc in mouth)} |" in card

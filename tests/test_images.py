@@ -99,6 +99,14 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatc
         decode_picture(KINDS["JPEG"], "file")
 
 
+def test_a_picture_whose_pixels_cannot_be_counted_beforehand_is_refused_under_a_limit(monkeypatch):
+    radiance = cv2.imencode(".hdr", HALVES.astype(np.float32))[1].tobytes()  # Pillow does not read it
+    with pytest.raises(BadImageError, match="does not decode as an image"):
+        decode_picture(radiance, "photo.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode_picture(radiance, "photo.jpg").image.shape == (40, 60, 3)
+
+
 def test_an_animation_cut_anywhere_is_read_or_told():
     frames = [Image.fromarray(np.roll(HALVES, shift, axis=0)) for shift in (0, 7, 14)]
     data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])

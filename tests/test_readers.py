@@ -185,6 +185,13 @@ class TestFer2013Csv:
         folder = write_fer2013_csv(fer2013_rows)
         return zipped(folder) if request.param == "zip" else folder
 
+    def test_a_csv_beside_image_folders_is_refused(self, fer2013_tree, fer2013_rows, write_fer2013_csv):
+        shutil.copy(write_fer2013_csv(fer2013_rows) / "fer2013.csv", fer2013_tree)
+        with pytest.raises(
+            InputError, match=r"more than once, as fer2013\.csv and test/angry/.*: move all but one away"
+        ):
+            read_fer2013(fer2013_tree)
+
     def test_labels_are_the_emotion_codes(self, csv_root):
         index = read_fer2013(csv_root)
         assert index.class_names == FER2013_CLASSES
@@ -294,6 +301,22 @@ class TestFolder:
         root = pets.rename(pets.parent / "my.pets")
         assert read_folder(root).dataset == read_folder(zipped(root)).dataset == "folder my.pets"
         assert read_folder(root.rename(root.parent / "folder")).dataset == "folder"
+
+    def test_an_archive_in_the_root_does_not_name_it(self, cats_and_dogs, zipped):
+        root = cats_and_dogs("")
+        archive = zipped(root)
+        for name in ("mine", "others"):
+            folder = root.parent / name
+            folder.mkdir()
+            shutil.copy(archive, folder / "archive.zip")
+            assert read_folder(folder).dataset == f"folder {name}"
+
+    def test_a_class_of_files_that_are_no_images_is_told(self, cats_and_dogs, caplog):
+        root = cats_and_dogs("")
+        (root / "birds").mkdir()
+        (root / "birds" / "1.heic").write_bytes(b"0")
+        assert read_folder(root).class_names == ("cats", "dogs")
+        assert "no image is in birds, which is not counted as a class" in caplog.text
 
     def test_without_a_split_level_there_is_no_official_split(self, cats_and_dogs):
         assert read_folder(cats_and_dogs("")).splits is None

@@ -15,8 +15,13 @@ def announce(datamodule: FaceDataModule) -> None:
     """Print how many images each split has, and warn about limits of the numbers measured on them.
 
     Raises:
-        InputError: Neither val nor test has images, so nothing can be measured.
+        InputError: Some class has no image in train, or neither val nor test has images.
     """
+    if missing := datamodule.classes_missing_from("train"):
+        raise InputError(
+            f"protocol {datamodule.split.protocol} leaves no training image of class {', '.join(missing)}: nothing can "
+            f"be trained on this {datamodule.index.dataset}, but evaluate can measure a model on it"
+        )
     if not datamodule.has("val") and not datamodule.has("test"):
         raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
     _tell(datamodule)

@@ -76,6 +76,8 @@ class FaceDataModule(L.LightningDataModule):
             )
         if not 0 <= oversample <= 1:
             raise InputError(f"data.oversample must be 0 to 1, got {oversample}")
+        if seed < 0:
+            raise InputError(f"data.seed must be at least 0, got {seed}")
         if isinstance(augmentation, nn.Module) and preprocess.filters:
             raise InputError(
                 "augmentation=batch changes pictures that are filtered already, which no picture to predict is: use "
@@ -126,7 +128,8 @@ class FaceDataModule(L.LightningDataModule):
         if not self._preprocess.lacks_statistics:
             return self._preprocess
         spread = self.split.train[:: max(1, len(self.split.train) // ENOUGH_FOR_STATISTICS)]
-        return self._preprocess.fitted(self.cache.open()[spread])
+        images = self.cache.open()
+        return self._preprocess.fitted(images[[i]][0] for i in spread)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 SIDE = 24  # side in pixels at which images are compared: enough for a face, and insensitive to JPEG noise
+ROUNDING = 1e-6  # by which the correlation of equal vectors may miss 1
 MOST_AT_A_TIME = 2**25  # correlations, of which each takes 16 bytes
 FLAT = 2.0  # standard deviation, of 255, below which an image shows nothing
 
@@ -40,7 +41,7 @@ def alike(images: np.ndarray, *, threshold: float) -> Pairs:
         straight = upright[start:stop] @ upright[start:].T
         turned = mirrored[start:stop] @ upright[start:].T
         best = np.triu(np.maximum(straight, turned), k=1)
-        rows, columns = np.nonzero(best >= threshold)
+        rows, columns = np.nonzero(best >= threshold - ROUNDING)
         is_turned = turned[rows, columns] > straight[rows, columns]
         found.append((rows + start, columns + start, best[rows, columns], is_turned))
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)] if found else [np.array([])] * 4

@@ -31,7 +31,7 @@ def read_fer2013(root: str | Path | None = None) -> FaceIndex:
         root: Folder or zip; None looks in `data/fer2013`, then `$FER_DATA/fer2013`.
 
     Raises:
-        InputError: The dataset is not found, a class or split is unknown, or a label is out of range.
+        InputError: The dataset is not found or there twice, a class or split is unknown, or a label is out of range.
     """
     tree = find_tree(
         "fer2013",
@@ -42,6 +42,9 @@ def read_fer2013(root: str | Path | None = None) -> FaceIndex:
         "challenges-in-representation-learning competition",
     )
     csv_names = [name for name in tree.names if _is_csv(name)]
+    sources = csv_names + [name for name in tree.names if FILE_NAME.search(name)][:1]
+    if csv_names and len(sources) > 1:
+        raise InputError(f"{tree.path} holds FER2013 more than once, as {' and '.join(sources)}: move all but one away")
     return _index_csv(tree, csv_names[0]) if csv_names else _index_folders(tree)
 
 
@@ -107,7 +110,7 @@ class _Csv:
         self._csv_name = csv_name
 
     def name(self, row: int) -> str:
-        """The line number as in an editor: the header is line 1."""
+        """The line number as in an editor, if no line is blank: the header is line 1."""
         return f"line {row + 2}"
 
     def columns(self, wanted: list[str]) -> pd.DataFrame:

@@ -40,8 +40,14 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
         expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
         download="a dataset or collect images into one folder per class",
     )
-    name = tree.path.stem if tree.path.is_file() else tree.path.resolve().name
-    return index_class_folders(tree, "folder" if name == "folder" else f"folder {name}")
+    index = index_class_folders(tree, "folder" if root is None else _dataset_name(Path(root)))
+    log.info("%s: the classes are %s", tree.path, ", ".join(index.class_names))
+    return index
+
+
+def _dataset_name(root: Path) -> str:
+    name = root.stem if root.is_file() else root.resolve().name
+    return "folder" if name == "folder" else f"folder {name}"
 
 
 def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
@@ -51,12 +57,11 @@ def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
         raise InputError(f"{tree.path}: the folder {', '.join(empty)} is empty; fill it or remove it")
     if not names:
         raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
-    if len(names) < len(tree.names):
-        known = set(names)
-        strange = next(name for name in tree.names if name not in known)
-        log.warning(
-            "%s: %d files are not images and are left out, first %s", tree.path, len(tree.names) - len(names), strange
-        )
+    if strange := sorted(set(tree.names) - set(names)):
+        log.warning("%s: %d files are not images and are left out, first %s", tree.path, len(strange), strange[0])
+        folders = {name.rpartition("/")[0] for name in strange} - {name.rpartition("/")[0] for name in names} - {""}
+        if folders:
+            log.warning("%s: no image is in %s, which is not counted as a class", tree.path, ", ".join(sorted(folders)))
     parts = _without_common_level([name.split("/")[:-1] for name in names])
     has_splits = _has_splits(tree, names, parts)
     labels = [_label(tree, name, part[1:] if has_splits else part) for name, part in zip(names, parts, strict=True)]

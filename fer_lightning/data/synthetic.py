@@ -22,7 +22,8 @@ def read_synthetic(
         val: Number of validation images; 0 for none.
         test: Number of test images; 0 for none.
         subjects: Number of people, distributed over the splits 80/10/10.
-        seed: Seed of every random choice; image i has a seed of its own, derived from this one and i.
+        seed: Seed of who and what is seen where; image i has a seed of its own, derived from this one and i. A person
+            looks the same under every seed.
 
     Raises:
         InputError: A split is too small for all classes, or there are too few subjects for all splits.
@@ -32,6 +33,8 @@ def read_synthetic(
     for split, count in counts.items():
         if count != 0 and count < classes:
             raise InputError(f"{split}={count} images cannot show {classes} expressions: give 0 or at least {classes}")
+    if seed < 0:
+        raise InputError(f"seed={seed} cannot be drawn from: give 0 or more")
     if subjects < 10:
         raise InputError(f"subjects={subjects} people cannot be distributed 80/10/10: give at least 10")
 
