@@ -21,9 +21,10 @@ from rich.table import Table
 
 from fer_lightning.atomic import replacing
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.data.duplicates import Pairs, alike, flat, groups, identical
+from fer_lightning.data.duplicates import FLAGGED, Pairs, alike, flat_images, groups, identical
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
+from fer_lightning.plain_errors import plain_errors
 from fer_lightning.plots import faces_figure
 from fer_lightning.run_folder import claimed
 
@@ -36,7 +37,6 @@ UNREAD = {
     if place not in ("preprocess.size", "preprocess.channels")
 }
 
-FLAGGED = "flagged.csv"
 SHOWN = 8  # pairs of each kind on the contact sheet
 
 
@@ -67,7 +67,7 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")
         datamodule: FaceDataModule = instantiate(cfg.data)
         faces = _Faces(datamodule)
-        flat_ones = flat(faces.images)
+        flat_ones = flat_images(faces.images)
         table = faces.table(identical(faces.digests), alike(faces.images, threshold=cfg.threshold))
         flagged = faces.flagged(table, flat_ones)
         report = {
@@ -94,8 +94,8 @@ class _Faces:
 
     def __init__(self, datamodule: FaceDataModule) -> None:
         split = datamodule.split
-        indices = np.concatenate([getattr(split, stage) for stage in STAGES])
-        self.stages = np.repeat(STAGES, [len(getattr(split, stage)) for stage in STAGES])
+        indices = np.concatenate([split[stage] for stage in STAGES])
+        self.stages = np.repeat(STAGES, [len(split[stage]) for stage in STAGES])
         self.images = datamodule.faces(indices)[np.arange(len(indices))]
         self.names = np.array([datamodule.index.names[i] for i in indices])
         self.labels = np.array(datamodule.class_names)[datamodule.index.targets[indices]]
@@ -217,5 +217,5 @@ def _print(report: dict[str, Any], folder: Path, data: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with config.plain_errors():
+    with plain_errors():
         main()

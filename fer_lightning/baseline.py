@@ -22,12 +22,13 @@ from sklearn.svm import SVC
 
 from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.code_version import describe_code
-from fer_lightning.data.announce import announce
+from fer_lightning.data.announce import announce, check_trainable
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.durations import in_words
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.metrics import Findings, Meter, per_class_scores
+from fer_lightning.plain_errors import plain_errors
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.sweep import run_job
@@ -63,6 +64,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         with settings_of("the model"):
             pipeline: Pipeline = instantiate(cfg.model, seed=cfg.seed)
         datamodule: FaceDataModule = instantiate(cfg.data)
+        check_trainable(datamodule)
         announce(datamodule)
         chosen = _chosen(datamodule, cfg.max_images, cfg.seed)
         if isinstance(pipeline[-1], SVC):
@@ -161,7 +163,7 @@ def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarr
 
 def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tuple[dict[str, float], Findings]:
     """Scores and predictions of a split, without the scores that need probabilities, as votes are not probabilities."""
-    indices = getattr(datamodule.split, stage)
+    indices = datamodule.split[stage]
     targets = torch.from_numpy(datamodule.index.targets[indices])
     images = _bytes(datamodule, indices)
     with settings_of("the model"):
@@ -175,5 +177,5 @@ def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tupl
 
 
 if __name__ == "__main__":
-    with config.plain_errors():
+    with plain_errors():
         main()

@@ -28,6 +28,7 @@ from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
 from fer_lightning.module import ExpressionClassifier
+from fer_lightning.plain_errors import plain_errors
 from fer_lightning.training import prepare_process
 
 ROUNDS = 4
@@ -116,5 +117,5 @@ def _print(rates: dict[str, list[float]], title: str) -> None:
 
 
 if __name__ == "__main__":
-    with config.plain_errors():
+    with plain_errors():
         main()

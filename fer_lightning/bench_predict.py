@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fer_lightning.export import described, to_onnx
+from fer_lightning.export import serialised_with_card, to_onnx
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.boxes import Box, iou, square_crop
 from fer_lightning.inference.haar import HaarDetector
@@ -64,7 +64,7 @@ def main() -> None:
 def write_model(path: Path) -> Path:
     card = ModelCard(class_names=FER2013_CLASSES, preprocess=Preprocess())
     net = create_model("cnn4", num_classes=len(FER2013_CLASSES)).eval()
-    path.write_bytes(described(to_onnx(net, card), card))
+    path.write_bytes(serialised_with_card(to_onnx(net, card), card))
     return path
 
 

@@ -106,8 +106,11 @@ class AveragedWeights(WeightAveraging):
         """Take the weights and buffers of one more step into the average; whole numbers are copied."""
         steps = int(self._average_model.n_averaged)  # which stays on the CPU
         decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
-        averaged, current = ([*of.parameters(), *of.buffers()] for of in (self._average_model.module, model))
-        pairs = list(zip(averaged, current, strict=True))
+        average = self._average_model.module
+        pairs = [
+            *zip(average.parameters(), model.parameters(), strict=True),
+            *zip(average.buffers(), model.buffers(), strict=True),
+        ]
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), weight=1 - decay)
         for mine, its in pairs:

@@ -54,9 +54,11 @@ from fer_lightning.inference.backends import Backend, load_backend
 from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
+from fer_lightning.plain_errors import plain_errors
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.sweep import run_job
+from fer_lightning.sweep_folders import run_of
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,8 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             best = _evaluate_several(cfg, run_dir, facts)
         else:
             path = find_model(cfg.ckpt_path, exported=False)
-            best = _evaluate_one(cfg, _Subject.of(cfg, path, _name(path)), run_dir, facts)[1].overall["acc"].value
+            _, scores = _evaluate_one(cfg, _Candidate.of(cfg, path, _name(path)), run_dir, facts)
+            best = scores.overall["acc"].value
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: report/index.html to read, report/report.json, "
         + ("a folder for each model" if several else "result.json, predictions.csv"),
@@ -114,30 +117,30 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
     slugs = [re.sub(r"[^\w.-]+", "_", name) for name in names]
     folders = [run_dir / f"{i}_{slug}" for i, slug in enumerate(slugs, start=1)]
     # A mistake in the last model's settings is reported before the first is measured.
-    subjects = [_Subject.of(cfg, path, name) for path, name in zip(paths, names, strict=True)]
+    candidates = [_Candidate.of(cfg, path, name) for path, name in zip(paths, names, strict=True)]
     found = []
-    for subject, folder in zip(subjects, folders, strict=True):
+    for candidate, folder in zip(candidates, folders, strict=True):
         folder.mkdir(exist_ok=True)
-        found.append(_evaluate_one(cfg, subject, folder, facts))
+        found.append(_evaluate_one(cfg, candidate, folder, facts))
     measured, scores = zip(*found, strict=True)
     sections = comparison_sections(measured, scores)
     title = f"{len(measured)} models: {measured[0].title.removeprefix(f'{measured[0].model} ')}"
     introduction = [f"Each model's own report: {', '.join(f'{folder.name}/report/index.html' for folder in folders)}."]
     write_report(run_dir / "report", title, introduction, sections, {"models": names}, None)
-    return max(of.overall["acc"].value for of in scores)
+    return max(each.overall["acc"].value for each in scores)
 
 
-class _Subject(NamedTuple):
+class _Candidate(NamedTuple):
     """A model and the images to measure it on."""
 
     path: Path
     name: str
     backend: Backend
     datamodule: FaceDataModule
-    origin: Provenance
+    provenance: Provenance
 
     @classmethod
-    def of(cls, cfg: DictConfig, path: Path, name: str) -> "_Subject":
+    def of(cls, cfg: DictConfig, path: Path, name: str) -> "_Candidate":
         """Load a model; mistakes in the user's settings and files are reported here, before anything is measured."""
         backend = load_backend(path)
         datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
@@ -158,11 +161,11 @@ class _Subject(NamedTuple):
 
 
 def _evaluate_one(
-    cfg: DictConfig, subject: _Subject, folder: Path, facts: dict[str, Any]
+    cfg: DictConfig, candidate: _Candidate, folder: Path, facts: dict[str, Any]
 ) -> tuple[Measurement, Scores]:
     """Measure one model, and write its folder."""
-    path, name, backend, datamodule, origin = subject
-    measured = Measurement.of(path, name, backend, datamodule, origin, resamples=cfg.evaluate.resamples, seed=cfg.seed)
+    path = candidate.path
+    measured = Measurement.of(*candidate, resamples=cfg.evaluate.resamples, seed=cfg.seed)
     if others := _other_classes(measured):
         log.warning("shared classes: %s", ", ".join(measured.classes.names))
     for text in others:
@@ -175,7 +178,6 @@ def _evaluate_one(
         _store(path, temperature)
         measured, note = replace(measured, temperature=temperature), f"{note} It is now in the checkpoint."
     first, scores = scores_section(measured)
-    run = path.resolve().parent
     parts = [
         first,
         classes_section(measured, scores),
@@ -187,7 +189,7 @@ def _evaluate_one(
         robustness_section(measured, cfg.evaluate.robustness),
         attribution_section(measured, cfg.evaluate.attribution),
         cost_section(path),
-        learning_section(run.parent if run.name == "checkpoints" else run),
+        learning_section(run_of(path.resolve()) or path.resolve().parent),
     ]
     _write(cfg, folder, facts, measured, scores, [part for part in parts if part is not None])
     return measured, scores
@@ -211,9 +213,9 @@ def _name(path: Path) -> str:
     path = path.resolve()
     if path.parent == WEIGHTS:
         return path.stem
-    if path.parent.name != "checkpoints":
+    if (run := run_of(path)) is None:
         return f"{path.parent.name} {path.name}"
-    return path.parent.parent.name + ("" if path.stem == "best" else f" {path.stem}")
+    return run.name + ("" if path.stem == "best" else f" {path.stem}")
 
 
 def _other_classes(measured: Measurement) -> list[str]:
@@ -307,5 +309,5 @@ def _store(path: Path, temperature: float) -> None:
 
 
 if __name__ == "__main__":
-    with config.plain_errors():
+    with plain_errors():
         main()

@@ -31,6 +31,7 @@ from fer_lightning.evaluation.cost import seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
+from fer_lightning.plain_errors import plain_errors
 
 Precision = Literal["float32", "float16", "int8"]
 # The largest allowed change of a probability, and the allowed share of faces that change their class.
@@ -65,7 +66,7 @@ def main(
     ] = "float32",
 ) -> None:
     """Write a verified ONNX model file that `fer-predict --model` takes."""
-    with config.plain_errors():
+    with plain_errors():
         export(checkpoint, output or _run_folder(checkpoint) / "model.onnx", precision)
 
 
@@ -92,7 +93,7 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         model = _quantised(model, _some_faces(datamodule, "train"))
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / "candidate.onnx"
-        candidate.write_bytes(described(model, card))
+        candidate.write_bytes(serialised_with_card(model, card))
         before, after = TorchBackend(checkpoint_path, device="cpu"), OnnxBackend(candidate, device="cpu")
         parity = _compare(before.logits, after.logits, faces)
         latencies = [1000 * statistics.median(seconds_of(backend, 1)) for backend in (before, after)]
@@ -191,7 +192,7 @@ class _Calibration(CalibrationDataReader):
         return None if batch is None else {"images": batch}
 
 
-def described(model: onnx.ModelProto, card: ModelCard) -> bytes:
+def serialised_with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
     """The content of the model file, with the card in its metadata."""
     onnx.helper.set_model_props(model, {KEY: card.to_json()})
     return model.SerializeToString()

@@ -152,8 +152,8 @@ class ExpressionClassifier(L.LightningModule):
             share, other = max(drawn, 1 - drawn), torch.randperm(len(targets), device=targets.device)
             logits = self(torch.lerp(images[other], images, share))
             of_both = [
-                self._loss(logits.float(), of, self.class_counts, label_smoothing=smoothing)
-                for of in (targets, targets[other])
+                self._loss(logits.float(), labels, self.class_counts, label_smoothing=smoothing)
+                for labels in (targets, targets[other])
             ]
             loss = share * of_both[0] + (1 - share) * of_both[1]
         else:

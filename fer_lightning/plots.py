@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from fer_lightning.data.cache import Faces
 from fer_lightning.metrics import Findings, worst_mistakes
 
+PER_CLASS = 4  # sample predictions of each class
+
 
 def confusion_matrix_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draw counts (K, K), rows true and columns predicted; the colour shows the share of the row."""
@@ -86,18 +88,16 @@ def mistakes_figure(
     return faces_figure(images[worst], captions, title if len(worst) else f"{title}: none")
 
 
-def samples_figure(
-    images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str, *, per_class: int = 4
-) -> Figure:
+def samples_figure(images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str) -> Figure:
     """Show a few images of each class, evenly spread, with their prediction: right ones green, wrong ones red."""
     targets, predictions, confidences = _decisions(findings)
     of_class = [np.flatnonzero(targets == target) for target in range(len(class_names))]
-    spread = [np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int) for rows in of_class]
+    spread = [np.linspace(0, len(rows) - 1, min(PER_CLASS, len(rows))).astype(int) for rows in of_class]
     chosen = np.concatenate([rows[picked] for rows, picked in zip(of_class, spread, strict=True)])
     captions = [f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen]
     colors = ["tab:green" if predictions[i] == targets[i] else "tab:red" for i in chosen]
     title = f"{title}: the label above, the prediction below"
-    return faces_figure(images[chosen], captions, title, colors=colors, columns=2 * per_class)
+    return faces_figure(images[chosen], captions, title, colors=colors, columns=2 * PER_CLASS)
 
 
 def _decisions(findings: Findings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

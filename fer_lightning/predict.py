@@ -17,14 +17,16 @@ from rich.console import Console
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.inference.backends import Device
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE
 from fer_lightning.inference.detectors import DetectorName
 from fer_lightning.inference.predictor import Prediction, Predictor
-from fer_lightning.inference.reading import all_views, one_by_one
+from fer_lightning.inference.reading import predict_scenes, predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
 from fer_lightning.inference.terminal import Tally, introduce, progress_bar, summarise
-from fer_lightning.inference.views import Match, open_views
+from fer_lightning.inference.tracking import SMOOTH_S
+from fer_lightning.inference.views import Match, open_scenes
 from fer_lightning.inference.window import WindowClosed, check_window, show_frame
 
 Save = Literal["table", "images", "video", "all"]  # in addition to the table
@@ -57,8 +59,8 @@ def main(
     detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",
     min_face: Annotated[
         float, typer.Option(help="Smallest face to find, in pixels; up to 1, as a fraction of the shorter side.")
-    ] = 0.1,
-    max_side: Annotated[int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.")] = 1280,
+    ] = MIN_FACE,
+    max_side: Annotated[int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.")] = MAX_SIDE,
     profile: Annotated[bool, typer.Option("--profile", help="Also look for faces seen from the side; slower.")] = False,
     align: Annotated[bool, typer.Option("--align", help="First turn tilted heads upright by their eyes.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of faces that the network processes together.")] = 32,
@@ -68,7 +70,7 @@ def main(
     device: Annotated[Device, typer.Option(help="Device to run the network on.")] = "auto",
     smooth: Annotated[
         float, typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.")
-    ] = 0.3,
+    ] = SMOOTH_S,
     abstain_below: Annotated[
         float, typer.Option(min=0, max=1, help="Confidence below which a face's status is low_confidence.")
     ] = 0.0,
@@ -106,8 +108,8 @@ def main(
         workers=workers,
         device=device,
     )
-    moments = open_views(sources) if views else []
-    found = list(chain.from_iterable(moments)) if views else open_sources(sources)
+    scenes = open_scenes(sources) if views else []
+    found = list(chain.from_iterable(scenes)) if views else open_sources(sources)
     _check_save(save, {source.kind for source in found})
     if show:
         check_window()
@@ -129,9 +131,9 @@ def main(
     )
     keep_images = results.pictures or results.videos or show
     if views:
-        stream = all_views(predictor, moments, match, results, keep_images=keep_images)
+        stream = predict_scenes(predictor, scenes, match, results, keep_images=keep_images)
     else:
-        stream = one_by_one(predictor, found, results, keep_images=keep_images)
+        stream = predict_sources(predictor, found, results, keep_images=keep_images)
     tally = _predict(stream, results, console, None if views else _total(found), show=show)
     summarise(console, tally, results)
     if tally.stopped_by:

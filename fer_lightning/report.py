@@ -15,7 +15,7 @@ from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.entries import Entry, entries, table, with_p_values
 from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_figure, kernel_figure, transfer_figure
-from fer_lightning.leaderboard.page import HEADER, cells, columns_of, markdown, page
+from fer_lightning.leaderboard.page import HEADER, by_comparison, cells, markdown, page
 from fer_lightning.leaderboard.runs import Run, collect
 
 MOST_LINES = 10  # lines of a list in the terminal
@@ -98,11 +98,11 @@ def _check_keys(settings: list[dict[str, Any]], keys: list[str]) -> None:
 def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unreadable: dict[Path, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"By kernel size": kernel_figure(made, metric), "Trained here, measured there": transfer_figure(runs)}
-    for column, members in columns_of(made).items():
+    for comparison, members in by_comparison(made).items():
         figures |= {
-            f"Scores: {column}": bars_figure(members),
-            f"Cost: {column}": cost_figure(members, metric),
-            f"Learning curves, first seed: {column}": curves_figure(members),
+            f"Scores: {comparison}": bars_figure(members),
+            f"Cost: {comparison}": cost_figure(members, metric),
+            f"Learning curves, first seed: {comparison}": curves_figure(members),
         }
     drawn = {title: figure for title, figure in figures.items() if figure is not None}
     if kernels := drawn.get("By kernel size"):
@@ -118,13 +118,13 @@ def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unread
 
 def _print(made: list[Entry], metric: str, unreadable: dict[Path, str], folder: Path) -> None:
     console = Console()
-    for column, members in columns_of(made).items():
+    for comparison, members in by_comparison(made).items():
         shown = Table("entry")
         for name in HEADER[1:SHOWN]:
             shown.add_column(name, justify="right")
         for entry in members:
             shown.add_row(*map(escape, cells(entry)[:SHOWN]))
-        console.print(f"[bold]{escape(str(column))}: {metric}[/bold]", shown, sep="\n")
+        console.print(f"[bold]{escape(str(comparison))}: {metric}[/bold]", shown, sep="\n")
     for place, why in list(unreadable.items())[:MOST_LINES]:
         console.print(f"[yellow]left out: {escape(str(place))} {escape(why)}[/yellow]", soft_wrap=True)
     if len(unreadable) > MOST_LINES:

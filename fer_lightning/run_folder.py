@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from fer_lightning.config import USERS_MISTAKES
 from fer_lightning.errors import InputError
+from fer_lightning.plain_errors import USERS_MISTAKES
 
 # Each command writes one of these last: if one exists, a command has finished in that folder.
 RESULTS = ("result.json", "report.json", "report/index.html")

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Settings that only repeat a run, or that say where and how it ran, but not what was learnt.
-REPETITION = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
-PLACES = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
-MACHINE = ("trainer.accelerator", "trainer.compile", "trainer._target_")
-WATCHING = (  # callbacks that do not affect what is learnt
+REPETITION_KEYS = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
+LOCATION_KEYS = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
+MACHINE_KEYS = ("trainer.accelerator", "trainer.compile", "trainer._target_")
+PASSIVE_CALLBACKS = (  # callbacks that do not affect what is learnt
     "progress",
     "epoch_seed",
     "pictures",
@@ -17,18 +17,20 @@ WATCHING = (  # callbacks that do not affect what is learnt
     "best_checkpoint",
     "last_checkpoint",
 )
+EMPTY = (None, 0, False, "", "[]")  # values that an older run's lack of a setting is as good as
+LOWER_IS_BETTER = ("loss", "ece")  # of the metrics, without their split's name
 # Parts of the configuration that it contains a second time, as constructor arguments.
-AGAIN = (
+DUPLICATED_PREFIXES = (
     *("data.preprocess.", "data.protocol.", "data.augmentation."),
     *("model.optimizer.", "model.scheduler.", "model.loss."),
 )
 
 
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A nested configuration as dotted keys and values, lists as JSON."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flattened(value, f"{prefix}{key}.")
     else:
         yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node
 
@@ -39,7 +41,7 @@ def asks_for_several(strategy: str, devices: Any) -> bool:
     return str(strategy).startswith("ddp") or not one
 
 
-def said(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of a setting, None if it is missing, empty or zero."""
+def unless_empty(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a setting, None if it is missing, null, empty or zero."""
     value = settings.get(key)
-    return None if value in (0, "", "[]", False) else value
+    return None if value in EMPTY else value

@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
 from fer_lightning.code_version import describe_code
-from fer_lightning.config import USERS_MISTAKES, instantiate
+from fer_lightning.config import instantiate
 from fer_lightning.errors import InputError
-from fer_lightning.run_settings import PLACES, asks_for_several, flat
+from fer_lightning.plain_errors import USERS_MISTAKES
+from fer_lightning.run_settings import LOCATION_KEYS, asks_for_several, flattened
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
     # Another root may hold other images; a training's checkpoint is only where it resumes.
     telling = {"data.root"} if "trainer" in config else {"data.root", "ckpt_path"}  # there it is what is measured
-    return {key: value for key, value in flat(anywhere) if key not in PLACES or key in telling}
+    return {key: value for key, value in flattened(anywhere) if key not in LOCATION_KEYS or key in telling}
 
 
 def _version(facts: dict[str, Any]) -> str:
@@ -192,6 +193,7 @@ def _fail(job_dir: Path, reason: str) -> None:
     log.error("%s: failed: %s", job_dir.name, reason)
 
 
+# Hydra turns exceptions of its callbacks into warnings and goes on; only SystemExit ends a sweep.
 class SweepReport(Callback):
     """Checks a sweep before it starts, and reports its outcome at the end.
 

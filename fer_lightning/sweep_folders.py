@@ -1,14 +1,21 @@
-"""Names of a sweep's folders, derived from its command: the same command finds the same folders again."""
+"""Names of the folders of runs and sweeps; a sweep's are derived from its command, which finds them again."""
 
 import hashlib
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from fer_lightning.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
 NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # arguments about where and how to run, not what
+
+
+def run_of(checkpoint: str | Path | None) -> Path | None:
+    """RUN, of a checkpoint RUN/checkpoints/NAME; None for a file elsewhere."""
+    path = Path(checkpoint) if checkpoint else None
+    return path.parent.parent if path and path.parent.name == "checkpoints" else None
 
 
 def sweep_name(command: str, arguments: Sequence[str]) -> str:

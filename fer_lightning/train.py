@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fer_lightning.plain_errors import plain_errors
 from fer_lightning.sweep import run_job
 
 
@@ -23,5 +24,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with config.plain_errors():
+    with plain_errors():
         main()

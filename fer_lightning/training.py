@@ -25,7 +25,7 @@ from fer_lightning.callbacks import EpochTable
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.code_version import describe_code
-from fer_lightning.data.announce import announce
+from fer_lightning.data.announce import announce, check_trainable
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
@@ -34,12 +34,12 @@ from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
-from fer_lightning.run_settings import WATCHING, asks_for_several
+from fer_lightning.run_settings import PASSIVE_CALLBACKS, asks_for_several
 
 log = logging.getLogger(__name__)
 
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
-WATCHES = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
+MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
 # Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
 UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
 # Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
@@ -83,6 +83,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         _check_settings(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule: FaceDataModule = instantiate(cfg.data)
+        check_trainable(datamodule)
         announce(datamodule)
         model: ExpressionClassifier = instantiate(
             cfg.model,
@@ -103,9 +104,11 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             rank_zero_only(_reopen)(run_dir)
         else:
             model.load_initial_weights()
-        if not datamodule.has("val"):
+        if not (validates := datamodule.has("val")):
             rank_zero_only(log.info)("no validation split: the last epoch is kept, as none can be chosen")
-        trainer = _make_trainer(cfg, run_dir, validates=datamodule.has("val"))
+            _require_no_monitor(cfg)
+            cfg.monitor.metric = None
+        trainer = _make_trainer(cfg, run_dir, validates=validates)
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         except MisconfigurationException as error:
@@ -179,7 +182,9 @@ def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str,
         "optimizer": _without_hydra(cfg.optimizer),
         "scheduler": _without_hydra(cfg.scheduler),
         "augmentation": _without_hydra(cfg.augmentation),
-        "callbacks": {name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in WATCHING},
+        "callbacks": {
+            name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in PASSIVE_CALLBACKS
+        },
         "precision": choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
         **{name: cfg.trainer.get(name) for name in TRAINER_FACTS},
     }
@@ -196,16 +201,13 @@ def _without_hydra(node: Any) -> Any:
 
 
 def _check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:
-    for place in ("monitor.metric", *WATCHES):
+    for place in ("monitor.metric", *MONITOR_KEYS):
         metric = OmegaConf.select(cfg, place)
         if metric is not None and metric not in model.val_meter.names:
             raise InputError(f"{place} {metric} is not measured: choose from {', '.join(model.val_meter.names)}")
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
-    if not validates:
-        _require_no_monitor(cfg)
-        cfg.monitor.metric = None
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     rank_zero_only(log.info)("precision %s: %s", precision, reason)
     return instantiate(
@@ -220,7 +222,7 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
 
 
 def _require_no_monitor(cfg: DictConfig) -> None:
-    for place in WATCHES:
+    for place in MONITOR_KEYS:
         if metric := OmegaConf.select(cfg, place):
             raise InputError(
                 f"{place} watches {metric}, but this protocol has no validation split: use another scheduler "

@@ -9,7 +9,7 @@ import pytest
 
 from fer_lightning.audit import audit
 from fer_lightning.config import compose_config
-from fer_lightning.data.duplicates import alike, flat, groups, identical
+from fer_lightning.data.duplicates import alike, flat_images, groups, identical
 from fer_lightning.errors import InputError
 
 
@@ -52,8 +52,8 @@ class TestAlike:
         images = np.full((3, 48, 48), 90, np.uint8)
         images[1, 0, 0] = 91
         assert len(alike(images, threshold=0.5).first) == 0
-        assert flat(images).tolist() == [0, 1, 2]
-        assert flat(np.full((1, 48, 48, 3), (250, 20, 10), np.uint8)).tolist() == [0]
+        assert flat_images(images).tolist() == [0, 1, 2]
+        assert flat_images(np.full((1, 48, 48, 3), (250, 20, 10), np.uint8)).tolist() == [0]
 
     def test_identical_digests_pair_with_the_first(self):
         digests = np.array([[1, 2], [3, 4], [1, 2], [1, 2]], np.uint8)

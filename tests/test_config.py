@@ -20,13 +20,12 @@ from fer_lightning.config import (
     TrainConfig,
     check,
     compose_config,
-    explain,
     instantiate,
-    plain_errors,
     run_folder,
 )
 from fer_lightning.errors import InputError
 from fer_lightning.images import BadImageError
+from fer_lightning.plain_errors import explain, plain_errors
 
 GROUPS = [
     "data",

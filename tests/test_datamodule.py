@@ -345,14 +345,14 @@ class TestOversampling:
 class TestBadImages:
     def test_skip_leaves_them_out_of_every_split(self, datamodule):
         module = datamodule(bad=(2, 20, 30), on_bad_image="skip")
-        assert sorted(np.concatenate([getattr(module.split, stage) for stage in STAGES]).tolist()) == [
+        assert sorted(np.concatenate([module.split[stage] for stage in STAGES]).tolist()) == [
             i for i in range(33) if i not in (2, 20, 30)
         ]
 
     def test_skip_keeps_images_and_targets_together(self, datamodule, pictures):
         module = datamodule(bad=(2, 20, 30), on_bad_image="skip")
         for stage in STAGES:
-            split = getattr(module.split, stage)
+            split = module.split[stage]
             batch = module.dataset(stage).__getitems__([(0, position) for position in range(len(split))])
             assert batch.targets.tolist() == TARGETS[split].tolist()
             np.testing.assert_array_equal(batch.images, module.preprocess.finish(pictures[split]))

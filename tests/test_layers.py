@@ -26,7 +26,7 @@ LAYERS = [
         "html_page",
         "markdown",
     },
-    {"setting_kinds", "sweep_folders", "command", "run_settings", "hardware", "result"},
+    {"setting_kinds", "plain_errors", "sweep_folders", "command", "run_settings", "hardware", "result"},
     {"leaderboard.runs"},
     {"leaderboard.pooling"},
     {"leaderboard.entries"},

@@ -74,11 +74,11 @@ class TestBatchAugmentation:
         image = np.zeros((48, 48), np.uint8)
         image[22:26, 34:38] = 255
         batch = augmentation[1](torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0].numpy()
-        one_by_one = np.stack([single(image=image)["image"] for _ in range(600)])
+        predict_sources = np.stack([single(image=image)["image"] for _ in range(600)])
         rows, columns = np.indices((48, 48))
         centers = [
             [(images * place).sum(axis=(1, 2)) / images.sum(axis=(1, 2)) for place in (rows, columns)]
-            for images in (batch, one_by_one)
+            for images in (batch, predict_sources)
         ]
         for ours, theirs in zip(*centers, strict=True):
             assert ours.mean() == pytest.approx(theirs.mean(), abs=0.4)
@@ -160,7 +160,7 @@ class TestDeviceLoader:
         dataset = datamodule.dataset("train", augmented=True)
         samplers = [EpochSampler(len(dataset), shuffle=True, seed=3) for _ in range(2)]
         loader = DeviceLoader(
-            torch.from_numpy(dataset.whole()), dataset.targets, dataset.indices, samplers[0], batch_size=16
+            torch.from_numpy(dataset.all_images()), dataset.targets, dataset.indices, samplers[0], batch_size=16
         )
         samplers[0].set_epoch(2)
         samplers[1].set_epoch(2)

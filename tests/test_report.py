@@ -227,7 +227,7 @@ class TestEntries:
         write_run("a")
         write_run("b", **other)
         one, two = leaderboard(tmp_path)
-        assert one.column != two.column
+        assert one.comparison != two.comparison
 
     def test_a_loss_is_best_where_it_is_lowest(self, write_run, tmp_path):
         for name, loss in (("a", 0.9), ("b", 0.4)):
@@ -285,7 +285,7 @@ class TestSignificance:
                 right = generator.random(200) < 0.7
                 write_run(f"{dataset}_{net}", acc=right.mean(), net=str(net), dataset=str(dataset), right=right)
         made = with_p_values(leaderboard(tmp_path))
-        told_apart = {entry.column for entry in made if entry.p_value is not None and entry.p_value < 0.05}
+        told_apart = {entry.comparison for entry in made if entry.p_value is not None and entry.p_value < 0.05}
         assert len(told_apart) <= 2  # of 40; corrected for the number of others only, it would be 7
 
     def test_other_test_images_are_not_compared(self, write_run, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fer_lightning.evaluation.scores import Score, drawn, scores_with_intervals
+from fer_lightning.evaluation.scores import Score, resample_weights, scores_with_intervals
 
 
 def answers(classes: int, count: int = 401, *, missing: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +113,7 @@ def test_a_known_confusion_gives_the_known_numbers():
 
 def test_a_resample_counts_an_image_as_often_as_it_was_drawn():
     probabilities, targets = answers(4, count=60)
-    counts = drawn(60, 200, np.random.default_rng(0)).astype(int)
+    counts = resample_weights(60, 200, np.random.default_rng(0)).astype(int)
     repeated = [np.repeat(np.arange(60), times) for times in counts]
     values = [reference(probabilities[rows], targets[rows]) for rows in repeated]
     found = scores_with_intervals(probabilities, targets, resamples=200, seed=0).overall
@@ -136,7 +136,7 @@ def test_intervals_hold_the_value_shrink_with_more_images_and_repeat_with_the_se
 def test_images_of_one_person_are_drawn_together_and_widen_the_interval():
     probabilities, targets = (np.repeat(part, 10, axis=0) for part in answers(3, 40))
     people = np.repeat(np.arange(40), 10)
-    counts = drawn(400, 5, np.random.default_rng(0), units=people)
+    counts = resample_weights(400, 5, np.random.default_rng(0), units=people)
     assert (counts.reshape(5, 40, 10) == counts.reshape(5, 40, 10)[..., :1]).all()
     alone = scores_with_intervals(probabilities, targets).overall["acc"]
     together = scores_with_intervals(probabilities, targets, units=people).overall["acc"]

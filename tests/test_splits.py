@@ -55,7 +55,7 @@ PROTOCOLS = SEEDED | {"official": official}
 
 
 def parts(split):
-    return {stage: getattr(split, stage).tolist() for stage in STAGES}
+    return {stage: split[stage].tolist() for stage in STAGES}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
@@ -70,7 +70,7 @@ class TestEveryProtocol:
 
     def test_positions_are_sorted(self, index, protocol):
         split = protocol(index)
-        assert all((np.diff(getattr(split, stage)) > 0).all() for stage in STAGES)
+        assert all((np.diff(split[stage]) > 0).all() for stage in STAGES)
 
 
 @pytest.mark.parametrize("protocol", SEEDED.values(), ids=SEEDED)
@@ -86,7 +86,7 @@ class TestRandom:
     @pytest.mark.parametrize("name", PERCENT)
     def test_each_split_has_its_percentage_to_one_image(self, index, name):
         split = RANDOM[name](index)
-        sizes = [len(getattr(split, stage)) for stage in STAGES]
+        sizes = [len(split[stage]) for stage in STAGES]
         np.testing.assert_allclose(sizes, 6 * np.array(PERCENT[name]), atol=1)
 
     def test_80_20_has_nothing_to_choose_the_epoch_by(self, index):
@@ -122,7 +122,7 @@ class TestRandom:
 class TestSubjectKfold:
     def test_no_person_is_on_two_sides(self, index):
         split = subject_kfold(index, fold=2, n_folds=5, val_folds=1)
-        people = [set(index.subjects[getattr(split, stage)]) for stage in STAGES]
+        people = [set(index.subjects[split[stage]]) for stage in STAGES]
         assert sum(map(len, people)) == len(set.union(*people)) == 50
 
     @pytest.mark.parametrize("val_folds", [0, 1, 3])
@@ -189,7 +189,7 @@ class TestOfficial:
         index = read_fer2013(fer2013_tree)
         split = official(index)
         usages = np.array([name.split("/")[-1].split("_")[0] for name in index.names])
-        assert {stage: set(usages[getattr(split, stage)]) for stage in STAGES} == {
+        assert {stage: set(usages[split[stage]]) for stage in STAGES} == {
             "train": {"Training"},
             "val": {"PublicTest"},
             "test": {"PrivateTest"},
@@ -219,7 +219,7 @@ class TestOfficial:
         index = read_fer2013(real_data("fer2013"))
         split = official(index)
         has_private_test = any("PrivateTest" in name for name in index.names)
-        assert Counter({stage: len(getattr(split, stage)) for stage in STAGES}) == {
+        assert Counter({stage: len(split[stage]) for stage in STAGES}) == {
             "train": 28709,
             "val": 3589,
             "test": 3589 * has_private_test,

@@ -15,8 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.config import explain
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
+from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 

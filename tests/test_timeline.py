@@ -13,5 +13,5 @@ def test_a_film_of_any_name_has_one(tmp_path):
     face = Face(box=Box(0, 0, 9, 9, 1.0), probabilities={"happy": 0.9, "sad": 0.1}, track=0)
     for number in range(3):
         timeline.add(Prediction(frame=Frame(source="a", number=number, time_s=number / 25), faces=[face]))
-    assert timeline.write(tmp_path / "film.png", "a$_$b 家族の休日.mp4")  # no formula, and letters that the font lacks
+    timeline.write(tmp_path / "film.png", "a$_$b 家族の休日.mp4")  # no formula, and letters that the font lacks
     assert cv2.imread(str(tmp_path / "film.png")).std() > 5

@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fer_lightning.callbacks import AveragedWeights, EpochSeed
 from fer_lightning.checkpoint import load_checkpoint
-from fer_lightning.config import compose_config, explain
+from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.plain_errors import explain
 from fer_lightning.training import train
 
 SMALL = (

@@ -11,7 +11,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.sources import Frame
-from fer_lightning.inference.views import fuse, open_views, together
+from fer_lightning.inference.views import fuse, matched_in_time, open_scenes
 
 
 def seen(happy: float, *, x: float = 0, size: float = 50, score: float = 1.0) -> Face:
@@ -57,32 +57,32 @@ def test_where_views_differ_in_their_number_of_faces_the_largest_count():
 def test_frames_are_brought_together_by_their_times():
     fast = (view(time_s=i / 30) for i in range(30))
     slow = (view(time_s=0.01 + i / 10, source="b") for i in range(10))
-    moments = list(together([fast, slow]))
+    moments = list(matched_in_time([fast, slow]))
     assert len(moments) == 30
     assert all(abs(a.frame.time_s - b.frame.time_s) <= 0.06 for a, b in moments)
 
 
 def test_a_view_that_ended_is_missing_from_later_moments():
-    moments = list(together([(view(time_s=float(i)) for i in range(4)), iter([view(time_s=0.0, source="b")])]))
+    moments = list(matched_in_time([(view(time_s=float(i)) for i in range(4)), iter([view(time_s=0.0, source="b")])]))
     assert [len(moment) for moment in moments] == [2, 1, 1, 1]
 
 
 def test_a_view_goes_on_where_the_first_ends():
     short, long = ([view(time_s=i / 10, source=name) for i in range(n)] for name, n in (("a", 2), ("b", 5)))
-    moments = list(together([iter(short), iter(long)]))
+    moments = list(matched_in_time([iter(short), iter(long)]))
     assert [[each.frame.source for each in moment] for moment in moments] == [["a", "b"]] * 2 + [["b"]] * 3
     assert [moment[-1].frame.time_s for moment in moments] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_no_moment_of_the_longest_of_three_views_is_lost():
     streams = [[view(time_s=i / 10, source=name) for i in range(n)] for name, n in (("a", 2), ("b", 2), ("c", 5))]
-    moments = list(together([iter(stream) for stream in streams]))
+    moments = list(matched_in_time([iter(stream) for stream in streams]))
     assert [moment[-1].frame.time_s for moment in moments] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_a_view_that_begins_later_loses_no_moment():
     late = [view(time_s=5 + i / 10, source="b") for i in range(3)]
-    moments = list(together([iter([view(time_s=0.0)]), iter(late)]))
+    moments = list(matched_in_time([iter([view(time_s=0.0)]), iter(late)]))
     assert [[each.frame.source for each in moment] for moment in moments] == [["a"], ["b"], ["b"], ["b"]]
 
 
@@ -110,7 +110,7 @@ class Camera:
 
 def test_cameras_that_go_along_have_one_clock(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    [views] = open_views(["0", "1"])
+    [views] = open_scenes(["0", "1"])
     times = []
     for view in views:
         frames = view.frames()
@@ -124,8 +124,8 @@ def test_patterns_are_matched_as_folders_are(tmp_path, write_image, face):
     for name in ("left/1.png", "left/2.png", "right/1.png", "right/2.png"):
         write_image(tmp_path / name, face(1))
     for places in (("left/*.png", "right/*.png"), ("left", "right/*.png")):
-        moments = open_views([str(tmp_path / place) for place in places])
-        assert [[source.name.rpartition("/")[2] for source in moment] for moment in moments] == [
+        scenes = open_scenes([str(tmp_path / place) for place in places])
+        assert [[source.name.rpartition("/")[2] for source in views] for views in scenes] == [
             ["1.png"] * 2,
             ["2.png"] * 2,
         ]
@@ -135,8 +135,8 @@ def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
     for folder, names in {"left": ("1.png", "2.png", "only.png"), "right": ("1.png", "2.png")}.items():
         for name in names:
             write_image(tmp_path / folder / name, face(1))
-    moments = open_views([str(tmp_path / "left"), str(tmp_path / "right")])
-    assert [[source.name.rpartition("/")[2] for source in moment] for moment in moments] == [
+    scenes = open_scenes([str(tmp_path / "left"), str(tmp_path / "right")])
+    assert [[source.name.rpartition("/")[2] for source in views] for views in scenes] == [
         ["1.png"] * 2,
         ["2.png"] * 2,
         ["only.png"],
@@ -163,4 +163,4 @@ def test_views_that_do_not_belong_together_are_refused(tmp_path, monkeypatch, wr
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        open_views(names)
+        open_scenes(names)

@@ -1,4 +1,4 @@
-"""What a command prints about its data before it begins."""
+"""What a command that trains checks and prints about its data before it begins."""
 
 import logging
 
@@ -11,8 +11,8 @@ from fer_lightning.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def announce(datamodule: FaceDataModule) -> None:
-    """Print how many images each split has, and warn about limits of the numbers measured on them.
+def check_trainable(datamodule: FaceDataModule) -> None:
+    """Refuse data that nothing can be learnt or measured on.
 
     Raises:
         InputError: Some class has no image in train, or neither val nor test has images.
@@ -24,12 +24,12 @@ def announce(datamodule: FaceDataModule) -> None:
         )
     if not datamodule.has("val") and not datamodule.has("test"):
         raise InputError(f"{datamodule.index.dataset} has neither val nor test images here, so nothing can be measured")
-    _tell(datamodule)
 
 
 @rank_zero_only
-def _tell(datamodule: FaceDataModule) -> None:
-    counts = ", ".join(f"{len(getattr(datamodule.split, stage)):,} {stage}" for stage in STAGES)
+def announce(datamodule: FaceDataModule) -> None:
+    """Print how many images each split has, and warn about limits of the numbers measured on them."""
+    counts = ", ".join(f"{len(datamodule.split[stage]):,} {stage}" for stage in STAGES)
     log.info("%s, protocol %s: %s", datamodule.index.dataset, datamodule.split.protocol, counts)
     if datamodule.split.leaks:
         log.warning(

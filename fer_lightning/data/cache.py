@@ -81,7 +81,7 @@ def cached_faces(
     cache_dir: str | Path,
     *,
     on_bad_image: Literal["fail", "skip"] = "fail",
-    most_gb: float = 8.0,
+    cache_gb: float = 8.0,
 ) -> FaceCache:
     """Find the cache of a dataset under a preprocessing, or build it.
 
@@ -90,14 +90,14 @@ def cached_faces(
         preprocess: Preprocessing, whose `prepare` is applied to each image.
         cache_dir: Folder of all caches.
         on_bad_image: `fail` raises an error for an image that cannot be decoded, `skip` lists it.
-        most_gb: Largest size of the decoded images; above it they are decoded on demand.
+        cache_gb: Largest size of the decoded images; above it they are decoded on demand.
 
     Raises:
         InputError: An image cannot be decoded and `on_bad_image` is `fail`, or `cache_dir` cannot be written.
     """
     if on_bad_image not in ("fail", "skip"):
         raise InputError(f"data.on_bad_image must be fail or skip, got {on_bad_image!r}")
-    keeps_images = len(index.names) * math.prod(_shape(preprocess)) <= most_gb * 1e9
+    keeps_images = len(index.names) * math.prod(_shape(preprocess)) <= cache_gb * 1e9
     place = Path(cache_dir) / f"{index.dataset}-{_key(index, preprocess, keeps_images)}"
     if not place.exists():
         try:

@@ -108,7 +108,7 @@ class FaceDataModule(L.LightningDataModule):
     def cache(self) -> FaceCache:
         """The decoded images; built on first use."""
         cache = cached_faces(
-            self.index, self._preprocess, self.cache_dir, on_bad_image=self.on_bad_image, most_gb=self.cache_gb
+            self.index, self._preprocess, self.cache_dir, on_bad_image=self.on_bad_image, cache_gb=self.cache_gb
         )
         for i, reason in cache.skipped.items():
             log.warning("left out: %s %s", self.index.names[i], reason)
@@ -138,11 +138,11 @@ class FaceDataModule(L.LightningDataModule):
 
     def has(self, stage: str) -> bool:
         """Whether the protocol gives images to `train`, `val` or `test`."""
-        return len(getattr(self.split, stage)) > 0
+        return len(self.split[stage]) > 0
 
     def class_counts(self, stage: str) -> np.ndarray:
         """Images of each class in a split, int64 (K,)."""
-        return np.bincount(self.index.targets[getattr(self.split, stage)], minlength=len(self.class_names))
+        return np.bincount(self.index.targets[self.split[stage]], minlength=len(self.class_names))
 
     def class_counts_drawn(self) -> np.ndarray:
         """How many images of each class an epoch draws, float (K,); without `oversample`, all of them."""
@@ -172,7 +172,7 @@ class FaceDataModule(L.LightningDataModule):
         on_device = augmented and isinstance(self.augmentation, nn.Module)
         return FaceDataset(
             self.cache,
-            getattr(self.split, stage),
+            self.split[stage],
             self.index.targets,
             self.preprocess,
             augmentation=self.augmentation if augmented and not on_device else None,
@@ -233,7 +233,7 @@ class FaceDataModule(L.LightningDataModule):
         if on_gpu and (dataset.as_bytes or not training) and not self.cache.on_demand:
             device = self.trainer.strategy.root_device
             if has_room(device, stage, dataset.nbytes):
-                images = torch.from_numpy(dataset.whole()).to(device)
+                images = torch.from_numpy(dataset.all_images()).to(device)
                 return DeviceLoader(images, dataset.targets, dataset.indices, sampler, batch_size=self.batch_size)
         return DataLoader(
             dataset,

@@ -62,7 +62,7 @@ class FaceDataset(Dataset):
         """Build the batch of (epoch, position) pairs that an EpochSampler drew."""
         indices = self.indices[[position for _, position in draws]]
         return FaceBatch(
-            torch.from_numpy(self._read(self.pictures(draws))),
+            torch.from_numpy(self._finished(self.pictures(draws))),
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(indices),
         )
@@ -72,9 +72,9 @@ class FaceDataset(Dataset):
         """Size of all of the split's images as batches hold them."""
         return len(self) * self.preprocess.channels * self.preprocess.size**2 * (1 if self.as_bytes else 4)
 
-    def whole(self) -> np.ndarray:
+    def all_images(self) -> np.ndarray:
         """All of the split's images as batches hold them, but not augmented: uint8 or float32 (M, C, S, S)."""
-        return self._read(self._images[self.indices])
+        return self._finished(self._images[self.indices])
 
     def pictures(self, draws: list[tuple[int, int]]) -> np.ndarray:
         """The same batch before filters and scaling: uint8 (N, S, S) or (N, S, S, 3), augmented."""
@@ -86,7 +86,7 @@ class FaceDataset(Dataset):
         self.augmentation.set_random_seed(seed_from(self.seed, epoch, first))
         return np.stack([self.augmentation(image=image)["image"] for image in images])
 
-    def _read(self, pictures: np.ndarray) -> np.ndarray:
+    def _finished(self, pictures: np.ndarray) -> np.ndarray:
         return self.preprocess.planes(pictures) if self.as_bytes else self.preprocess.finish(pictures)
 
 

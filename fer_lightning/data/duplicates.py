@@ -8,6 +8,7 @@ from rich.progress import track
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+FLAGGED = "flagged.csv"  # the audit's list of images that have duplicates, or show nothing
 SIDE = 24  # side in pixels at which images are compared: enough for a face, and insensitive to JPEG noise
 ROUNDING = 1e-6  # by which the correlation of equal vectors may miss 1
 MOST_AT_A_TIME = 2**25  # correlations, of which each takes 16 bytes
@@ -63,7 +64,7 @@ def groups(pairs: Pairs, count: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def flat(images: np.ndarray) -> np.ndarray:
+def flat_images(images: np.ndarray) -> np.ndarray:
     """Positions of images that show almost nothing."""
     spread = images.reshape(len(images), images.shape[1] * images.shape[2], -1).std(axis=1)  # of each channel
     return np.flatnonzero(spread.max(axis=1) < FLAT)

@@ -21,7 +21,7 @@ def fingerprint(index: FaceIndex, split: Split, cache: FaceCache) -> dict[str, A
     on the preprocessing, so that networks with other input sizes can be compared; a split's hash `pixels` does not
     depend on the labels either. `duplicates` counts the images of a split whose exact pixels are also in `train`.
     """
-    digests = {stage: _digests(index, cache, getattr(split, stage)) for stage in STAGES}
+    digests = {stage: _digests(index, cache, split[stage]) for stage in STAGES}
     known = {digest[:PIXELS] for digest in digests["train"]}
     return {
         "dataset": index.dataset,
@@ -32,7 +32,7 @@ def fingerprint(index: FaceIndex, split: Split, cache: FaceCache) -> dict[str, A
         "splits": {
             stage: {
                 "count": len(digests[stage]),
-                "classes": _counts(index, getattr(split, stage)),
+                "classes": _counts(index, split[stage]),
                 "sha256": _hash(digests[stage]),
                 "pixels": _hash(digest[:PIXELS] for digest in digests[stage]),
             }

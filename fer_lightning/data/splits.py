@@ -37,9 +37,13 @@ class Split:
         if len(np.unique(everything)) != len(everything):
             raise AssertionError(f"protocol {self.protocol} put an image into two splits")
 
+    def __getitem__(self, stage: str) -> np.ndarray:
+        """The index array of `train`, `val` or `test`."""
+        return getattr(self, stage)
+
     def into(self, positions: np.ndarray) -> "Split":
         """The same split for a larger index, from which the split index was selected by `positions`."""
-        return replace(self, **{stage: positions[getattr(self, stage)] for stage in STAGES})
+        return replace(self, **{stage: positions[self[stage]] for stage in STAGES})
 
 
 def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:

@@ -78,7 +78,7 @@ def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section
 
 def _of_the_data(training: Mapping[str, Any]) -> list[str]:
     sentences = []
-    for name in dict.fromkeys(of.get("dataset") for of in trainings(training)):
+    for name in dict.fromkeys(each.get("dataset") for each in trainings(training)):
         sentences += [PICTURES[name]] if name in PICTURES else []
         sentences.append(LICENCES.get(name, f"The licence of {name or 'its training images'} was not recorded."))
     return sentences
@@ -119,8 +119,8 @@ def _results(measured: Measurement, scores: Scores, twins: Section | None) -> li
         *markdown_table(
             ("class", "images", "precision", "recall", "F1"),
             (
-                (name, f"{count:,}", *(str(of[score]) for score in ("precision", "recall", "f1")))
-                for name, count, of in of_classes
+                (name, f"{count:,}", *(str(of_class[score]) for score in ("precision", "recall", "f1")))
+                for name, count, of_class in of_classes
             ),
         ),
         *(_without_twins(twins) if twins else ()),
@@ -154,7 +154,7 @@ def training_in_words(training: Mapping) -> str:
 
 def _failures(measured: Measurement, scores: Scores, parts: Mapping[str, Section]) -> list[str]:
     names, confusion = measured.classes.names, measured.findings.confusion
-    recalls = [of["recall"].value for of in scores.classes]
+    recalls = [of_class["recall"].value for of_class in scores.classes]
     worst = min((k for k in range(len(names)) if recalls[k] == recalls[k]), key=recalls.__getitem__)
     lines = [f"* Weakest: {names[worst]}, of which {recalls[worst]:.1%} are found."]
     wrong = confusion.copy()

@@ -15,7 +15,7 @@ TOGETHER = "all, their probabilities averaged"
 NOTHING = Score(np.nan, np.nan, np.nan)
 
 
-def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
+def comparison_sections(measurements: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
     """The models' scores side by side, the best first, and how far each is behind the best on their shared images.
 
     If all models have the same classes, the last row is their ensemble, with averaged probabilities.
@@ -23,66 +23,70 @@ def comparison_sections(measured: Sequence[Measurement], scores: Sequence[Scores
     Raises:
         InputError: The models share no images.
     """
-    common = sorted(set.intersection(*(set(each.indices.tolist()) for each in measured)))
+    common = sorted(set.intersection(*(set(each.indices.tolist()) for each in measurements)))
     if not common:
         raise InputError("the models have no image in common: they have different classes of this dataset")
-    rows = [np.searchsorted(each.indices, common) for each in measured]
-    hits = [(each.predictions == each.targets)[mine] for each, mine in zip(measured, rows, strict=True)]
-    order = sorted(range(len(measured)), key=lambda i: -hits[i].mean())
+    rows = [np.searchsorted(each.indices, common) for each in measurements]
+    hits = [(each.predictions == each.targets)[mine] for each, mine in zip(measurements, rows, strict=True)]
+    order = sorted(range(len(measurements)), key=lambda i: -hits[i].mean())
     best, *others = order
-    behind = {measured[i].model: measured[i].share(hits[best].astype(float) - hits[i], rows[i]) for i in others}
+    behind = {
+        measurements[i].model: measurements[i].mean_of(hits[best].astype(float) - hits[i], rows[i]) for i in others
+    }
     text = [
         f"Paired over {len(common):,} images. If the interval of a difference contains 0, chance may explain it; among "
         "many models, one is ahead by chance alone.",
         *(
             ["The models were evaluated on different classes: some had an easier choice than others."]
-            if len({frozenset(each.classes.theirs) for each in measured}) > 1
+            if len({frozenset(each.classes.theirs) for each in measurements}) > 1
             else []
         ),
     ]
     overall = [
-        {"model": measured[i].model, "images": len(measured[i].indices)}
+        {"model": measurements[i].model, "images": len(measurements[i].indices)}
         | {name: scores[i].overall[name] for name in SHOWN}
         for i in order
     ]
-    if (together := _averaged(measured)) is not None:
+    if (together := _averaged(measurements)) is not None:
         overall.append({"model": TOGETHER, "images": len(common)} | {name: together[name] for name in SHOWN})
-    recalls = [_recalls(measured[i], scores[i]) for i in order]  # by the dataset's names: models may spell their own
-    classes = list(dict.fromkeys(name for of in recalls for name in of))
+    recalls = [
+        _recalls(measurements[i], scores[i]) for i in order
+    ]  # by the dataset's names: models may spell their own
+    classes = list(dict.fromkeys(name for recall in recalls for name in recall))
     by_class = [
-        {"model": measured[i].model} | {name: of.get(name, NOTHING) for name in classes}
-        for i, of in zip(order, recalls, strict=True)
+        {"model": measurements[i].model} | {name: recall.get(name, NOTHING) for name in classes}
+        for i, recall in zip(order, recalls, strict=True)
     ]
     return [
         Section(
             key="comparison",
             title="Scores",
             tables={"comparison": pd.DataFrame(overall)},
-            facts={each.model: plain(of.overall) for each, of in zip(measured, scores, strict=True)}
+            facts={each.model: plain(of_model.overall) for each, of_model in zip(measurements, scores, strict=True)}
             | ({TOGETHER: plain(together)} if together is not None else {}),
         ),
         Section(
             key="differences",
-            title=f"Accuracy behind {measured[best].model}",
+            title=f"Accuracy behind {measurements[best].model}",
             text=tuple(text),
             tables={"differences": pd.DataFrame({"model": list(behind), "behind": list(behind.values())})},
-            facts={"best": measured[best].model, "images": len(common), "behind": plain(behind)},
+            facts={"best": measurements[best].model, "images": len(common), "behind": plain(behind)},
         ),
         Section(key="recalls", title="Recall by class", tables={"recalls": pd.DataFrame(by_class)}),
     ]
 
 
-def _averaged(measured: Sequence[Measurement]) -> dict[str, Score] | None:
+def _averaged(measurements: Sequence[Measurement]) -> dict[str, Score] | None:
     """Scores of the ensemble; None if the models have different classes."""
-    first, *others = measured
+    first, *others = measurements
     if any(set(each.classes.theirs) != set(first.classes.theirs) for each in others):
         return None
     in_order = [
-        each.probabilities[:, [each.classes.theirs.index(k) for k in first.classes.theirs]] for each in measured
+        each.probabilities[:, [each.classes.theirs.index(k) for k in first.classes.theirs]] for each in measurements
     ]
     return first.scores(np.mean(in_order, axis=0)).overall
 
 
 def _recalls(measured: Measurement, scores: Scores) -> dict[str, Score]:
     names = [measured.datamodule.class_names[k] for k in measured.classes.theirs]
-    return {name: of["recall"] for name, of in zip(names, scores.classes, strict=True)}
+    return {name: of_class["recall"] for name, of_class in zip(names, scores.classes, strict=True)}

@@ -195,10 +195,10 @@ class Measurement:
             seed=self.seed,
         )
 
-    def share(self, correct: np.ndarray, rows: np.ndarray | None = None) -> Score:
-        """The mean of a value of all images, or of the images at `rows`, with its interval."""
+    def mean_of(self, values: np.ndarray, rows: np.ndarray | None = None) -> Score:
+        """The mean of a value of all images (N,), or of those at `rows` (len(rows),), with its interval."""
         people = self.people if rows is None or self.people is None else self.people[rows]
-        return mean_with_interval(correct, units=people, resamples=self.resamples, seed=self.seed)
+        return mean_with_interval(values, units=people, resamples=self.resamples, seed=self.seed)
 
 
 def logits_of(

@@ -57,7 +57,7 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
 def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
     """Positions of a split's images, sorted."""
     stages = STAGES if split == "all" else (split,)
-    return np.sort(np.concatenate([getattr(datamodule.split, stage) for stage in stages]))
+    return np.sort(np.concatenate([datamodule.split[stage] for stage in stages]))
 
 
 def _is_own(training: Mapping[str, Any], datamodule: FaceDataModule) -> bool:

@@ -82,7 +82,7 @@ def scores_with_intervals(
     point = answers.scores(np.ones((1, len(targets))))
     generator = np.random.default_rng(seed)
     blocks = [
-        answers.scores(drawn(len(targets), min(BLOCK, resamples - done), generator, units=units))
+        answers.scores(resample_weights(len(targets), min(BLOCK, resamples - done), generator, units=units))
         for done in range(0, resamples, BLOCK)
     ]
     limits = {
@@ -99,7 +99,9 @@ def scores_with_intervals(
     return Scores(overall, classes)
 
 
-def drawn(count: int, times: int, generator: np.random.Generator, *, units: np.ndarray | None = None) -> np.ndarray:
+def resample_weights(
+    count: int, times: int, generator: np.random.Generator, *, units: np.ndarray | None = None
+) -> np.ndarray:
     """How often each image is drawn in bootstrap resamples, float (times, count)."""
     if units is None:
         return generator.multinomial(count, np.full(count, 1 / count), size=times).astype(float)
@@ -114,7 +116,7 @@ def mean_with_interval(
     mean = float(values.mean())
     if not resamples:
         return Score(mean, np.nan, np.nan)
-    weights = drawn(len(values), resamples, np.random.default_rng(seed), units=units)
+    weights = resample_weights(len(values), resamples, np.random.default_rng(seed), units=units)
     low, high = np.percentile(weights @ values.astype(float) / weights.sum(axis=1), (2.5, 97.5))
     return Score(mean, float(low), float(high))
 

@@ -42,7 +42,7 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
             "This protocol ignores who is seen: people with several images, and near-copies, are in both train and "
             "test. Compare the figures only with papers that split in the same way; they say little about new faces."
         )
-    facts = {"images": len(measured.targets)} | {f"by_{name}": plain(of) for name, of in columns.items()}
+    facts = {"images": len(measured.targets)} | {f"by_{name}": plain(scores) for name, scores in columns.items()}
     if len(measured.classes.ours) < len(measured.backend.card.class_names):
         every = float((measured.logits.argmax(axis=1) == np.array(measured.classes.ours)[measured.targets]).mean())
         text.append(f"With all the model's classes to choose from, {every:.1%} are right.")
@@ -154,16 +154,16 @@ def calibration_section(measured: Measurement, fitted: float | None, note: str) 
     temperatures = {"as trained": 1.0, "in the file": measured.temperature, "fitted on val": fitted}
     if measured.temperature in (1.0, fitted):
         del temperatures["in the file"]
-    of = {
+    at_temperature = {
         f"{name}, T = {value:.2f}": replace(measured, temperature=value)
         for name, value in temperatures.items()
         if value is not None
     }
     rows = []
-    for name, at in of.items():
+    for name, at in at_temperature.items():
         scores = replace(at, resamples=0).scores().overall
         rows.append({"probabilities": name} | {key: scores[key].value for key in ("log_loss", "brier", "ece")})
-    bins = {name: reliability(at.probabilities, at.targets) for name, at in of.items()}
+    bins = {name: reliability(at.probabilities, at.targets) for name, at in at_temperature.items()}
     answers = abstaining(measured.probabilities, measured.targets)
     fewest = fewest_in_a_bin(len(measured.targets))
     return Section(
@@ -214,13 +214,13 @@ def _by_sequence(measured: Measurement) -> dict[str, Score] | None:
     sequences = measured.datamodule.index.sequences
     if sequences is None:
         return None
-    _, first, of = np.unique(np.asarray(sequences)[measured.indices], return_index=True, return_inverse=True)
-    if len(first) == len(of):
+    _, first, sequence_of = np.unique(np.asarray(sequences)[measured.indices], return_index=True, return_inverse=True)
+    if len(first) == len(sequence_of):
         return None
     sums = np.zeros((len(first), measured.probabilities.shape[1]))
-    np.add.at(sums, of, measured.probabilities)
+    np.add.at(sums, sequence_of, measured.probabilities)
     means = np.zeros_like(measured.probabilities)
-    means[first] = sums / np.bincount(of)[:, None]
+    means[first] = sums / np.bincount(sequence_of)[:, None]
     return measured.scores(means, first).overall
 
 

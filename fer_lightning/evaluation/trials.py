@@ -63,7 +63,8 @@ def robustness_section(measured: Measurement, images: int) -> Section | None:
             measured.indices[chosen],
             change=partial(corruption.batch, strength=strength, generator=generator),
         )
-        accuracy = measured.share(measured.probabilities_of(logits).argmax(axis=1) == measured.targets[chosen], chosen)
+        hits = measured.probabilities_of(logits).argmax(axis=1) == measured.targets[chosen]
+        accuracy = measured.mean_of(hits, chosen)
         amount = {"amount": corruption.amounts[strength - 1], "unit": corruption.unit}
         rows.append(
             {"corruption": kind, "strength": strength}

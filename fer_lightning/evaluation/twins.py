@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.duplicates import FLAGGED
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import plain
@@ -49,19 +50,19 @@ def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, 
     Raises:
         InputError: There is no audit, or it covers other images or another split.
     """
-    path, index = Path(audit) / "flagged.csv", datamodule.index
+    path, index = Path(audit) / FLAGGED, datamodule.index
     try:
-        flagged, of = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
+        flagged, report = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{audit} holds no finished audit ({error}): run python -m fer_lightning.audit, and give its "
             "folder as audit="
         ) from error
-    mine = {index.names[i] for i in getattr(datamodule.split, stage)}
-    same_train = of.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
+    mine = {index.names[i] for i in datamodule.split[stage]}
+    same_train = report.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
     if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
         raise InputError(
-            f"{path} covers another split or other images ({of.get('dataset')}, {of.get('protocol')}): run the audit "
-            "with the same data and protocol"
+            f"{path} covers another split or other images ({report.get('dataset')}, {report.get('protocol')}): run the "
+            "audit with the same data and protocol"
         )
     return {kind: flagged.loc[flagged[f"{kind}_in_train"], "image"] for kind in ("exact", "near")}

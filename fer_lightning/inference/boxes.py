@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+MIN_FACE = 0.1  # smallest face to look for by default, in the sense of `smallest_side`
+MAX_SIDE = 1280  # longest side in pixels at which pictures are searched by default
+OVERLAP = 0.3  # share of the smaller box from which two boxes are of one face
+
 
 class Box(NamedTuple):
     """A face's rectangle: its upper left corner, its size, and the detector's score (on its own scale)."""
@@ -40,14 +44,14 @@ def smallest_side(min_face: float, image: np.ndarray) -> float:
     return min_face if min_face > 1 else min_face * min(image.shape[:2])
 
 
-def suppress(boxes: list[Box], *, overlap: float = 0.3) -> list[Box]:
-    """Non-maximum suppression: of boxes that share more than `overlap` of the smaller one, keep the first.
+def suppress(boxes: list[Box]) -> list[Box]:
+    """Non-maximum suppression: of boxes that share more than `OVERLAP` of the smaller one, keep the first.
 
     The overlap is relative to the smaller box, not to the union, since a cascade also finds faces within a face.
     """
     kept: list[Box] = []
     for box in boxes:
-        if all(_intersection(box, other) <= overlap * min(_area(box), _area(other)) for other in kept):
+        if all(_intersection(box, other) <= OVERLAP * min(_area(box), _area(other)) for other in kept):
             kept.append(box)
     return kept
 

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box
 from fer_lightning.inference.haar import HaarDetector
 
 DetectorName = Literal["haar", "mtcnn", "none"]
@@ -30,7 +30,7 @@ class WholePicture:
 
 
 def create_detector(
-    name: DetectorName, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False
+    name: DetectorName, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE, profile: bool = False
 ) -> Detector:
     """Build a detector by its name; `none` treats each image as a face crop."""
     if name == "haar":

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import Box, iou, largest_first, smallest_side, suppress
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, iou, largest_first, smallest_side, suppress
 from fer_lightning.inference.cascades import Cascades
 
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
@@ -35,7 +35,7 @@ class HaarDetector:
         profile: Also look for faces seen from the side, which takes three times as long.
     """
 
-    def __init__(self, *, min_face: float = 0.1, max_side: int = 1280, profile: bool = False) -> None:
+    def __init__(self, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE, profile: bool = False) -> None:
         if not min_face > 0:
             raise InputError(f"min-face must be above 0, got {min_face}")
         if max_side < FINE:

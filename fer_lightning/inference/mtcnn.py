@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import Box, largest_first, smallest_side
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, largest_first, smallest_side
 
 SMALLEST = 20  # pixels: the input size of its first network
 
@@ -22,7 +22,7 @@ class MtcnnDetector:
         InputError: The extra is not installed.
     """
 
-    def __init__(self, *, min_face: float = 0.1, max_side: int = 1280) -> None:
+    def __init__(self, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE) -> None:
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:

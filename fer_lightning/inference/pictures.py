@@ -14,7 +14,7 @@ from fer_lightning.inference.predictor import Prediction
 LONGEST_SIDE = 65_500  # pixels, of a JPEG
 
 
-def drawn(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.ndarray:
+def annotated_frame(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.ndarray:
     """A frame with its faces' boxes and labels, uint8 BGR (H, W, 3); `anonymous` hides the faces beneath."""
     image = prediction.frame.image
     if anonymous:

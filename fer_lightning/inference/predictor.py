@@ -14,7 +14,7 @@ from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.inference.alignment import EyeAligner
 from fer_lightning.inference.backends import Backend, Device, load_backend
-from fer_lightning.inference.boxes import Box, square_crop
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, square_crop
 from fer_lightning.inference.detectors import Detector, DetectorName, WholePicture, create_detector
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
@@ -94,8 +94,8 @@ class Predictor:
         model: str | Path | None = None,
         *,
         detector: DetectorName | Detector = "haar",
-        min_face: float = 0.1,
-        max_side: int = 1280,
+        min_face: float = MIN_FACE,
+        max_side: int = MAX_SIDE,
         profile: bool = False,
         align: bool = False,
         batch_size: int = 32,

@@ -7,10 +7,10 @@ from itertools import chain, groupby
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source
-from fer_lightning.inference.views import Match, fuse, together
+from fer_lightning.inference.views import Match, fuse, matched_in_time
 
 
-def one_by_one(
+def predict_sources(
     predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
     """Predict on pictures in one stream, so that they share batches, and on each video separately."""
@@ -26,19 +26,19 @@ def one_by_one(
                 yield from map(video.add, predictions)
 
 
-def all_views(
-    predictor: Predictor, views: list[list[Source]], match: Match, results: Results, *, keep_images: bool
+def predict_scenes(
+    predictor: Predictor, scenes: list[list[Source]], match: Match, results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
     """Write each view's own rows, and yield the fused predictions."""
-    for sources in views:
+    for views in scenes:
         with ExitStack() as stack:
             streams = []
-            for source in sources:
+            for source in views:
                 live = source.kind == "camera"
                 predictions = predictor.predict_all(source.frames(), keep_images=keep_images, wait_for_batch=not live)
                 moving = source.kind != "image"
                 add = stack.enter_context(results.video(source)).add if moving else results.add_picture
                 streams.append(map(add, predictions))
-            name = " + ".join(source.name for source in sources)
-            for moment in together(streams):
+            name = " + ".join(source.name for source in views)
+            for moment in matched_in_time(streams):
                 yield results.add_fused(fuse(moment, name, match=match))

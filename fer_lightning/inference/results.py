@@ -8,12 +8,12 @@ from itertools import chain, count
 from pathlib import Path
 
 from fer_lightning.inference.events import Event, EventRecorder
-from fer_lightning.inference.pictures import VideoWriter, drawn, write_picture
+from fer_lightning.inference.pictures import VideoWriter, annotated_frame, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.sources import Source
 from fer_lightning.inference.table import FORMATS, TableWriter, printable, rows, table_writer
 from fer_lightning.inference.timeline import Timeline
-from fer_lightning.inference.tracking import Tracker
+from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 
 LONGEST_NAME = 200  # bytes; most file systems allow 255, of which numbers, suffixes and temporary names need some
 PROBLEM = ("source", "frame", "problem")
@@ -54,7 +54,7 @@ class Results:
         formats: Sequence[str] = ("csv",),
         pictures: bool = False,
         videos: bool = False,
-        smooth_s: float = 0.3,
+        smooth_s: float = SMOOTH_S,
         abstain_below: float = 0.0,
         anonymous: bool = False,
         extra_tables: Sequence[TableWriter] = (),
@@ -110,7 +110,7 @@ class Results:
         if self.folder is not None and self.pictures and prediction.readable:
             path = self.folder / "pictures" / self._file_name(prediction.frame.source, ".jpg")
             path.parent.mkdir(exist_ok=True)
-            write_picture(path, drawn(prediction, anonymous=self.anonymous))
+            write_picture(path, annotated_frame(prediction, anonymous=self.anonymous))
         self._add_rows(prediction)
         return prediction
 
@@ -195,7 +195,7 @@ class VideoResults:
             self._first_s += too_many / self._fps
             due -= too_many
         if due > self._written:
-            image = drawn(prediction, anonymous=self._results.anonymous, bars=True)
+            image = annotated_frame(prediction, anonymous=self._results.anonymous, bars=True)
             for _ in range(due - self._written):
                 self._writer.write(image)
             self._written = due

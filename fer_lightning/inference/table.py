@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import RawIOBase, StringIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from fer_lightning.atomic import replacing
 from fer_lightning.inference.predictor import Face, Prediction
 
-Status = Literal["ok", "no_face", "unreadable", "low_confidence"]
 Row = dict[str, Any]
 FORMATS = ("csv", "jsonl", "parquet")
 WHERE = ("source", "frame", "time_s", "face", "track", "x", "y", "width", "height", "detector_score")

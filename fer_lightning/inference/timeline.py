@@ -29,8 +29,8 @@ class Timeline:
             self._times[face.track].append(prediction.frame.time_s or 0.0)
             self._probabilities[face.track].extend(face.probabilities.values())
 
-    def write(self, path: Path, title: str) -> bool:
-        """Plot to a PNG; returns False if there was no face to plot."""
+    def write(self, path: Path, title: str) -> None:
+        """Plot to a PNG; nothing is written if there was no face to plot."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -38,7 +38,7 @@ class Timeline:
 
         people = sorted(self._times, key=lambda track: -len(self._times[track]))[:MOST_PEOPLE]
         if not people:
-            return False
+            return
         figure, axes = plt.subplots(
             len(people), 1, figsize=(10, 0.9 + 1.7 * len(people)), sharex=True, squeeze=False, layout="constrained"
         )
@@ -56,7 +56,6 @@ class Timeline:
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # or letters that the font lacks
             figure.savefig(temporary, dpi=120)
         plt.close(figure)
-        return True
 
     def _with_gaps(self, track: int) -> tuple[np.ndarray, np.ndarray]:
         """Times and probabilities, with a gap where the person was out of sight for more than a few frames."""

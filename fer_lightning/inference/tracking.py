@@ -14,6 +14,9 @@ class _Person:
     time_s: float
 
 
+SMOOTH_S = 0.3  # seconds over which probabilities are averaged by default
+
+
 @dataclass
 class Tracker:
     """Gives each face in a video the number of its person, and smooths the person's probabilities.
@@ -24,7 +27,7 @@ class Tracker:
         gap_s: How long a person may be out of sight and keep the number, in seconds.
     """
 
-    smooth_s: float = 0.3
+    smooth_s: float = SMOOTH_S
     overlap: float = 0.3
     gap_s: float = 1.0
     _people: list[_Person] = field(default_factory=list)

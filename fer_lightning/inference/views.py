@@ -14,8 +14,8 @@ Match = Literal["largest", "order"]
 LARGEST_LAG_S = 0.5  # a view whose nearest frame is further away is ignored at that moment
 
 
-def open_views(names: Sequence[str]) -> list[list[Source]]:
-    """The sources that belong together: pictures with the same file name in each folder, or all videos or cameras.
+def open_scenes(names: Sequence[str]) -> list[list[Source]]:
+    """The sources that belong to one scene: pictures with the same file name in each folder, or all videos or cameras.
 
     Returns:
         For folders and patterns, one list of pictures for each file name; else a single list of the views.
@@ -62,7 +62,7 @@ def _name_within(place: str, source: Source) -> str:
     return path.relative_to(place).as_posix() if Path(place).is_dir() else path.name
 
 
-def together(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Prediction]]:
+def matched_in_time(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Prediction]]:
     """For each frame of the first view, the nearest frames in time of the others; a view may be missing.
 
     When the first view ends, the others go on without it.
@@ -73,7 +73,7 @@ def together(streams: Sequence[Iterator[Prediction]]) -> Iterator[list[Predictio
         found = (follower.at(_time(prediction)) for follower in followers)
         yield [prediction, *(other for other in found if other is not None)]
     if followers:
-        yield from together([follower.rest() for follower in followers])
+        yield from matched_in_time([follower.rest() for follower in followers])
 
 
 class _Follower:

@@ -6,7 +6,7 @@ import sys
 import cv2
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.pictures import drawn
+from fer_lightning.inference.pictures import annotated_frame
 from fer_lightning.inference.predictor import Prediction
 
 WINDOW = "fer-predict"
@@ -33,7 +33,7 @@ def show_frame(prediction: Prediction, rate: float, *, anonymous: bool) -> None:
     if prediction.frame.image is None:
         return
     cv2.namedWindow(WINDOW, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
-    cv2.imshow(WINDOW, drawn(prediction, anonymous=anonymous, bars=True))
+    cv2.imshow(WINDOW, annotated_frame(prediction, anonymous=anonymous, bars=True))
     moving = prediction.frame.time_s is not None
     about = f"{rate:.0f} frames/s (q to quit)" if moving else "any key for the next picture, q to quit"
     cv2.setWindowTitle(WINDOW, f"fer-predict, {about}")

@@ -13,13 +13,12 @@ from scipy import stats
 
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.pooling import pooled_score, scores_of_seeds
-from fer_lightning.leaderboard.runs import Column, Run, differing
-from fer_lightning.run_settings import said
+from fer_lightning.leaderboard.runs import Comparison, Run, differing
+from fer_lightning.run_settings import EMPTY, LOWER_IS_BETTER, unless_empty
 
 RESAMPLES = 100_000
-MOST_TESTED = 25  # entries per column that are tested against its best
-LOWER_IS_BETTER = ("loss", "ece")
-NOTHING = {str(value) for value in (None, 0, 0.0, False, "", "[]")}
+MOST_TESTED = 25  # entries per table that are tested against its best
+EMPTY_WORDS = {str(value) for value in (*EMPTY, 0.0)}
 SHOWN = ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")
 
 
@@ -28,7 +27,7 @@ class Entry:
     """One row.
 
     Attributes:
-        column: The column in which its numbers may be compared.
+        comparison: The table in which its numbers may be compared.
         label: The network, and the settings in which it differs from other entries.
         runs: Runs in the order of seeds and folds; if a seed and fold was run more than once, the last run.
         mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooling.py`.
@@ -36,11 +35,11 @@ class Entry:
         interval: Half the width of the mean's 95 % interval over seeds (Student's t); None for a single seed: its folds
             share most of their training images, so their spread says too little about another training.
         repetitions: Number of runs in words: `3 seeds`, `10 folds`.
-        p_value: p-value of the difference from the column's best, corrected for the number of pairs; None for the best
+        p_value: p-value of the difference from the table's best, corrected for the number of pairs; None for the best
             itself, if seeds or test images are not the same, and after the first `MOST_TESTED` others.
     """
 
-    column: Column
+    comparison: Comparison
     label: str
     runs: tuple[Run, ...]
     mean: float
@@ -51,7 +50,7 @@ class Entry:
 
 
 def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None = None) -> list[Entry]:
-    """Group runs and summarise `metric`, without its split's name: `acc`, `f1_macro`; the best of each column first.
+    """Group runs and summarise `metric`, without its split's name: `acc`, `f1_macro`; the best of each table first.
 
     Args:
         runs: Runs that have the metric.
@@ -65,38 +64,38 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     absent = _values_if_absent(runs, keys)
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        values = tuple(str(run.settings.get(key, absent.get((run.column, run.network, key)))) for key in keys)
-        groups.setdefault((run.column, run.network, values), []).append(run)
-    told: dict[tuple[Column, str], list[tuple]] = {}
-    for column, network, values in groups:
-        told.setdefault((column, network), []).append(values)
+        values = tuple(str(run.settings.get(key, absent.get((run.comparison, run.network, key)))) for key in keys)
+        groups.setdefault((run.comparison, run.network, values), []).append(run)
+    of_network: dict[tuple[Comparison, str], list[tuple]] = {}
+    for comparison, network, values in groups:
+        of_network.setdefault((comparison, network), []).append(values)
     made = [
-        _summary(column, _label(network, keys, values, told[column, network]), members, metric)
-        for (column, network, values), members in groups.items()
+        _summary(comparison, _label(network, keys, values, of_network[comparison, network]), members, metric)
+        for (comparison, network, values), members in groups.items()
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
-    return sorted(made, key=lambda entry: (entry.column, sign * entry.mean))
+    return sorted(made, key=lambda entry: (entry.comparison, sign * entry.mean))
 
 
-def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Column, str, str], Any]:
+def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Comparison, str, str], Any]:
     """The null, empty or zero value that runs of a network have for a setting which older runs of it lack."""
     return {
-        (run.column, run.network, key): run.settings[key]
+        (run.comparison, run.network, key): run.settings[key]
         for run in runs
         for key in keys
-        if key in run.settings and said(run.settings, key) is None
+        if key in run.settings and unless_empty(run.settings, key) is None
     }
 
 
 def with_p_values(made: Sequence[Entry]) -> list[Entry]:
-    """Fill in `p_value` of entries by accuracy: a paired bootstrap of each column's best against the others.
+    """Fill in `p_value` of entries by accuracy: a paired bootstrap of each table's best against the others.
 
     Each p-value is multiplied by the number of pairs of the entries that are tested (Bonferroni), not by the number of
     others: the best was chosen on the same images, so its lead is the largest of all pairs' differences.
     """
     result = []
-    for column in dict.fromkeys(entry.column for entry in made):
-        best, *others = [entry for entry in made if entry.column == column]
+    for comparison in dict.fromkeys(entry.comparison for entry in made):
+        best, *others = [entry for entry in made if entry.comparison == comparison]
         of_best = _correct(best) if others else None
         tested, rest = others[:MOST_TESTED], others[MOST_TESTED:]
         p_values = [_paired_bootstrap(of_best, _correct(other)) for other in tested]
@@ -111,14 +110,14 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
     """One row per entry, as in leaderboard.csv."""
     rows = []
     for entry in made:
-        facts, dataset = entry.runs[0].facts, entry.column
+        facts, comparison = entry.runs[0].facts, entry.comparison
         rows.append(
             {
-                "dataset": dataset.dataset,
-                "protocol": dataset.protocol,
-                "leaks": dataset.leaks,
-                "split": dataset.stage,
-                "fingerprint": dataset.fingerprint[:12],
+                "dataset": comparison.dataset,
+                "protocol": comparison.protocol,
+                "leaks": comparison.leaks,
+                "split": comparison.stage,
+                "fingerprint": comparison.fingerprint[:12],
                 "entry": entry.label,
                 "repetitions": entry.repetitions,
                 metric: entry.mean,
@@ -133,46 +132,68 @@ def table(made: Sequence[Entry], metric: str) -> pd.DataFrame:
                 if all("train_seconds" in run.facts for run in entry.runs)
                 else None,
                 "selection": facts.get("selection"),
+                "hardware": hardware(entry),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _summary(column: Column, label: str, runs: Sequence[Run], metric: str) -> Entry:
-    repeats: dict[Any, Run] = {}
+def hardware(entry: Entry) -> str:
+    """What an entry's runs were trained on: GPU or processor, threads, precision."""
+    found = []
+    for run in entry.runs:
+        machine = run.facts.get("hardware", {})
+        name = ", ".join(machine.get("gpus") or [machine.get("cpu", "")]).replace("(R)", "")
+        threads = machine.get("threads")
+        parts = [name, f"{threads} thread{'s' if threads > 1 else ''}" if threads else "", machine.get("precision")]
+        found.append(", ".join(part for part in parts if part))
+    return "; ".join(dict.fromkeys(found))
+
+
+def _summary(comparison: Comparison, label: str, runs: Sequence[Run], metric: str) -> Entry:
+    latest = _without_reruns(runs)
+    per_seed = scores_of_seeds(latest, metric)
+    spread = per_seed if len(per_seed) > 1 else [run.metrics[f"{comparison.stage}/{metric}"] for run in latest]
+    std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
+    seeds = len(per_seed)
+    return Entry(
+        comparison=comparison,
+        label=label,
+        runs=tuple(latest),
+        mean=float(np.mean(per_seed)),
+        std=std,
+        interval=float(stats.t.ppf(0.975, seeds - 1) * std / math.sqrt(seeds)) if seeds > 1 else None,
+        repetitions=_repetitions_in_words(latest, reruns=len(runs) - len(latest)),
+    )
+
+
+def _without_reruns(runs: Sequence[Run]) -> list[Run]:
+    """The last run of each seed and fold, in the order of these."""
+    latest: dict[Any, Run] = {}
     for run in runs:
         key = run.repetition if run.repetition.seed is not None else run.folder
-        if key in repeats and (others := differing([repeats[key], run])):
+        if key in latest and (others := differing([latest[key], run])):
             raise InputError(f"--group-by puts runs of different {others[0]} into one entry: add it")
-        repeats[key] = run
-    repeated = len(runs) - len(repeats)
-    runs = sorted(repeats.values(), key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
+        latest[key] = run
+    return sorted(latest.values(), key=lambda run: tuple(-1 if part is None else part for part in run.repetition))
+
+
+def _repetitions_in_words(runs: Sequence[Run], *, reruns: int) -> str:
+    """How many seeds, folds and splits there are, which are missing, and how many were run again."""
     seeds = list(dict.fromkeys(run.repetition.seed for run in runs))
-    repetitions = len({run.repetition.of_folds for run in runs})
-    values = [run.metrics[f"{column.stage}/{metric}"] for run in runs]
-    of_seed = scores_of_seeds(runs, metric)
+    splits = len({run.repetition.of_folds for run in runs})
     folds = len({run.repetition.fold for run in runs})
-    spread, count = of_seed if len(of_seed) > 1 else values, len(of_seed)
-    std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
-    interval = float(stats.t.ppf(0.975, count - 1) * std / math.sqrt(count)) if count > 1 else None
+    n_folds = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
     words = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"] if seeds != [None] else ["no seed"]
-    of = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
-    words += [f"{folds} folds" if of in (None, folds) else f"{folds} of {of} folds"] if of or folds > 1 else []
-    if repetitions > len(seeds):
-        words.append(f"{repetitions} splits")
-    if len(runs) < repetitions * folds:
-        words.append(f"{repetitions * folds - len(runs)} missing")
-    if repeated:
-        words.append(f"{repeated} run again")
-    return Entry(
-        column=column,
-        label=label,
-        runs=tuple(runs),
-        mean=float(np.mean(of_seed)),
-        std=std,
-        interval=interval,
-        repetitions=", ".join(words),
-    )
+    if n_folds or folds > 1:
+        words.append(f"{folds} folds" if n_folds in (None, folds) else f"{folds} of {n_folds} folds")
+    if splits > len(seeds):
+        words.append(f"{splits} splits")
+    if len(runs) < splits * folds:
+        words.append(f"{splits * folds - len(runs)} missing")
+    if reruns:
+        words.append(f"{reruns} run again")
+    return ", ".join(words)
 
 
 def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network: Sequence[Sequence[str]]) -> str:
@@ -183,7 +204,7 @@ def _label(network: str, keys: Sequence[str], values: Sequence[str], of_network:
     settings = [
         f"{_name(keys[i])}={_short(values[i])}"
         for i in _telling(keys, of_network)
-        if values[i] not in NOTHING or len(NOTHING & {other[i] for other in of_network}) > 1
+        if values[i] not in EMPTY_WORDS or len(EMPTY_WORDS & {other[i] for other in of_network}) > 1
     ]
     return " ".join([network, *settings])
 

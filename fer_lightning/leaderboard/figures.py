@@ -21,13 +21,13 @@ MOST = 12  # bars or curves in one picture
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
     """Metric by kernel size, with the 95 % interval if there are several runs.
 
-    There is one line for each column, network and combination of the other settings that tell the entries apart.
+    There is one line for each table, network and combination of the other settings that tell the entries apart.
     """
     lines: dict[str, dict[int, Entry]] = {}
     for entry in entries:
         if (kernel := entry.runs[0].settings.get(KERNEL)) is not None:
-            of = " ".join(part for part in entry.label.split() if not part.startswith("kernel_size="))
-            lines.setdefault(f"{of}, {entry.column}", {})[kernel] = entry
+            others = " ".join(part for part in entry.label.split() if not part.startswith("kernel_size="))
+            lines.setdefault(f"{others}, {entry.comparison}", {})[kernel] = entry
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
@@ -48,7 +48,7 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
 
 
 def bars_figure(entries: Sequence[Entry]) -> Figure | None:
-    """Accuracy, precision, recall and F1 side by side, for the first entries of one column."""
+    """Accuracy, precision, recall and F1 side by side, for the first entries of one table."""
     shown = [entry for entry in entries if all(pooled_score(entry.runs, name) is not None for name in SCORES)][:MOST]
     if not shown:
         return None
@@ -58,14 +58,14 @@ def bars_figure(entries: Sequence[Entry]) -> Figure | None:
         heights = [pooled_score(entry.runs, name) for entry in shown]
         axes.bar(places + (number - 1.5) * width, heights, width, label=name.replace("_macro", ", macro"))
     axes.set_xticks(places, [fill(entry.label, 26) for entry in shown], rotation=30, ha="right", fontsize=8)
-    axes.set(ylim=(0, 1.12), title=str(shown[0].column))
+    axes.set(ylim=(0, 1.12), title=str(shown[0].comparison))
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.0), framealpha=0.9)
     return figure
 
 
 def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric against parameters and multiply-adds, for one column; a line joins the Pareto front."""
+    """Metric against parameters and multiply-adds, for one table; a line joins the Pareto front."""
     costs = {"parameters": "parameters", "multiply_adds": "multiply-adds of one image"}
     shown = [entry for entry in entries if all(entry.runs[0].facts.get(cost) for cost in costs)]
     if len({entry.runs[0].facts["parameters"] for entry in shown}) < 2:
@@ -87,7 +87,7 @@ def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(metric)
-    figure.suptitle(str(shown[0].column), fontsize=11)
+    figure.suptitle(str(shown[0].comparison), fontsize=11)
     return figure
 
 
@@ -101,7 +101,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def curves_figure(entries: Sequence[Entry]) -> Figure | None:
-    """Validation accuracy by epoch, for the first run of each of the first entries of one column."""
+    """Validation accuracy by epoch, for the first run of each of the first entries of one table."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for entry in entries[:MOST]:
         epochs = entry.runs[0].epochs()
@@ -110,7 +110,7 @@ def curves_figure(entries: Sequence[Entry]) -> Figure | None:
     if not axes.lines:
         plt.close(figure)
         return None
-    axes.set(xlabel="epoch", ylabel="val/acc", title=str(entries[0].column))
+    axes.set(xlabel="epoch", ylabel="val/acc", title=str(entries[0].comparison))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -119,7 +119,11 @@ def curves_figure(entries: Sequence[Entry]) -> Figure | None:
 def transfer_figure(runs: Sequence[Run]) -> Figure | None:
     """Accuracy of models trained on one dataset (rows) and measured on another (columns); the mean of several."""
     measured = [
-        (run.facts["model"]["training"].get("dataset", "unknown"), run.column.dataset, run.metrics[f"{run.stage}/acc"])
+        (
+            run.facts["model"]["training"].get("dataset", "unknown"),
+            run.comparison.dataset,
+            run.metrics[f"{run.stage}/acc"],
+        )
         for run in runs
         if run.is_evaluation
     ]

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from fer_lightning import html_page
 from fer_lightning.durations import in_words
-from fer_lightning.leaderboard.entries import MOST_TESTED, Entry
-from fer_lightning.leaderboard.runs import Column
+from fer_lightning.leaderboard.entries import MOST_TESTED, RESAMPLES, Entry, hardware
+from fer_lightning.leaderboard.runs import Comparison
 from fer_lightning.markdown import markdown_table
 
 HEADER = (
@@ -23,14 +23,17 @@ HEADER = (
     "multiply-adds",
     "epochs",
     "training",
+    "epoch chosen by",
+    "hardware",
 )
 NOTE = (
     "Mean over seeds; the folds of a seed are pooled first, accuracy by their images and scores of classes by all "
     "their predictions. std is over the seeds, or over the folds of a single one; ± is the 95 % interval of the mean "
     "over seeds (Student's t). p, of accuracy only: a paired bootstrap over the same test images, or over the people "
-    "in them where they are known, against the best of the column. These images chose the best, so p is corrected for "
-    f"the number of pairs (Bonferroni); it is empty where seeds or images differ, and after {MOST_TESTED} others. "
-    "Columns are never to be compared with each other."
+    "in them where they are known, against the best of the table. These images chose the best, so p is corrected for "
+    f"the number of pairs (Bonferroni), and no smaller than 2 in {RESAMPLES:,} times that number; it is empty where "
+    f"seeds or images differ, and after {MOST_TESTED} others. Training times of different hardware do not compare, and "
+    "some include pauses or other work. Tables are never to be compared with each other."
 )
 
 
@@ -49,31 +52,33 @@ def cells(entry: Entry) -> list[str]:
         f"{facts['multiply_adds'] / 1e6:,.1f} M" if facts.get("multiply_adds") else "",
         str(facts.get("epochs") or ""),
         in_words(sum(seconds) / len(seconds)) if seconds else "",
+        str(facts.get("selection") or "").removeprefix("best epoch by ").removeprefix("nothing is chosen: "),
+        hardware(entry),
     ]
 
 
-def columns_of(entries: Sequence[Entry]) -> dict[Column, list[Entry]]:
-    """Entries by column, in order."""
-    result: dict[Column, list[Entry]] = {}
+def by_comparison(entries: Sequence[Entry]) -> dict[Comparison, list[Entry]]:
+    """The entries of each table, in order."""
+    result: dict[Comparison, list[Entry]] = {}
     for entry in entries:
-        result.setdefault(entry.column, []).append(entry)
+        result.setdefault(entry.comparison, []).append(entry)
     return result
 
 
 def markdown(entries: Sequence[Entry], metric: str) -> str:
-    """One table per column."""
+    """One table for each comparison."""
     lines = ["# Leaderboard", "", NOTE, ""]
-    for column, members in columns_of(entries).items():
-        lines += [f"## {column}: {metric}", "", *markdown_table(HEADER, map(cells, members)), ""]
+    for comparison, members in by_comparison(entries).items():
+        lines += [f"## {comparison}: {metric}", "", *markdown_table(HEADER, map(cells, members)), ""]
     return "\n".join(lines)
 
 
 def page(entries: Sequence[Entry], metric: str, figures: Mapping[str, Figure], unreadable: Mapping[Path, str]) -> str:
     """The whole page, including pictures."""
     parts = ["<h1>Leaderboard</h1>", f"<p>{html.escape(NOTE)}</p>"]
-    for column, members in columns_of(entries).items():
-        leaks = ' <span class="leaks">near-copies may cross this split</span>' if column.leaks else ""
-        parts.append(f"<h2>{html.escape(str(column))}: {html.escape(metric)}{leaks}</h2>")
+    for comparison, members in by_comparison(entries).items():
+        leaks = ' <span class="leaks">near-copies may cross this split</span>' if comparison.leaks else ""
+        parts.append(f"<h2>{html.escape(str(comparison))}: {html.escape(metric)}{leaks}</h2>")
         parts.append(html_page.table(HEADER, [cells(entry) for entry in members]))
     parts += [html_page.picture(title, html_page.png(figure)) for title, figure in figures.items()]
     if unreadable:

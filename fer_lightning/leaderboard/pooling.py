@@ -53,17 +53,17 @@ class _Classes(NamedTuple):
         return cls(*(counts.reindex(classes, fill_value=0) for counts in (right, targets, given)))
 
 
-def _f1(of: _Classes) -> pd.Series:
-    return of.right / ((of.targets + of.given) / 2)
+def _f1(counts: _Classes) -> pd.Series:
+    return counts.right / ((counts.targets + counts.given) / 2)
 
 
-def _recall(of: _Classes) -> float:
-    return _mean(of.right / of.targets)
+def _recall(counts: _Classes) -> float:
+    return _mean(counts.right / counts.targets)
 
 
-def _specificity(of: _Classes) -> float:
-    others = of.targets.sum() - of.targets
-    return _mean((others - (of.given - of.right)) / others)
+def _specificity(counts: _Classes) -> float:
+    others = counts.targets.sum() - counts.targets
+    return _mean((others - (counts.given - counts.right)) / others)
 
 
 def _mean(ratios: pd.Series) -> float:
@@ -74,8 +74,8 @@ def _mean(ratios: pd.Series) -> float:
 OF_CLASSES = {
     "acc_macro": _recall,
     "recall_macro": _recall,
-    "precision_macro": lambda of: _mean(of.right / of.given),
-    "f1_macro": lambda of: _mean(_f1(of)),
-    "f1_weighted": lambda of: float((_f1(of) * of.targets).sum() / of.targets.sum()),
+    "precision_macro": lambda counts: _mean(counts.right / counts.given),
+    "f1_macro": lambda counts: _mean(_f1(counts)),
+    "f1_weighted": lambda counts: float((_f1(counts) * counts.targets).sum() / counts.targets.sum()),
     "specificity_macro": _specificity,
 }

@@ -1,8 +1,8 @@
 """Finished runs, read from their `result.json`.
 
-Two runs may be compared if they have the same *column*: the dataset with its fingerprint, the protocol and the reported
-split. Runs that differ only in seed or fold are one *entry*; entries are told apart by every setting in which the given
-runs differ.
+Two runs may be compared if they have the same *comparison*: the dataset with its fingerprint, the protocol and the
+reported split. Runs that differ only in seed or fold are one *entry*; entries are told apart by every setting in which
+the given runs differ.
 """
 
 import hashlib
@@ -17,11 +17,19 @@ import pandas as pd
 
 from fer_lightning.errors import InputError
 from fer_lightning.result import SCHEMA_VERSION
-from fer_lightning.run_settings import AGAIN, MACHINE, PLACES, REPETITION, WATCHING, flat, said
+from fer_lightning.run_settings import (
+    DUPLICATED_PREFIXES,
+    LOCATION_KEYS,
+    MACHINE_KEYS,
+    PASSIVE_CALLBACKS,
+    REPETITION_KEYS,
+    flattened,
+    unless_empty,
+)
 
 
-class Column(NamedTuple):
-    """What numbers must have in common to be in one column."""
+class Comparison(NamedTuple):
+    """What runs must have in common for their numbers to stand in one table."""
 
     dataset: str
     fingerprint: str
@@ -62,21 +70,21 @@ class Run:
         return "model" in self.facts and isinstance(self.facts["model"], Mapping)
 
     @cached_property
-    def column(self) -> Column:
-        """The column to which its number belongs."""
+    def comparison(self) -> Comparison:
+        """The table to which its number belongs."""
         data = self.facts["data"]
-        return Column(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
+        return Comparison(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """The whole configuration, by dotted keys."""
-        return dict(flat(self.facts.get("config", {})))
+        return dict(flattened(self.facts.get("config", {})))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted keys, without settings that only repeat, place or watch a run."""
-        left_out = {*REPETITION, *PLACES, *MACHINE}
-        parts = (*(f"callbacks.{name}." for name in WATCHING), *AGAIN, "logger.")
+        left_out = {*REPETITION_KEYS, *LOCATION_KEYS, *MACHINE_KEYS}
+        parts = (*(f"callbacks.{name}." for name in PASSIVE_CALLBACKS), *DUPLICATED_PREFIXES, "logger.")
         return {
             key: value for key, value in self.configuration.items() if key not in left_out and not key.startswith(parts)
         }
@@ -170,14 +178,14 @@ def collect(places: Sequence[Path]) -> Collected:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings that are not the same in all runs of one network in one column, in alphabetical order.
+    """Settings that are not the same in all runs of one network in one table, in alphabetical order.
 
     A setting that an older run lacks counts as equal to null, empty or zero.
     """
     keys: set[str] = set()
-    alike: dict[tuple[Column, str], list[Run]] = {}
+    alike: dict[tuple[Comparison, str], list[Run]] = {}
     for run in runs:
-        alike.setdefault((run.column, run.network), []).append(run)
+        alike.setdefault((run.comparison, run.network), []).append(run)
     for first, *others in alike.values():
         for run in others:
             ours, theirs = first.settings, run.settings
@@ -188,7 +196,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def _differ(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> bool:
     if key in ours and key in theirs:
         return ours[key] != theirs[key]
-    return said(ours, key) != said(theirs, key)
+    return unless_empty(ours, key) != unless_empty(theirs, key)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -42,9 +42,14 @@ def build_page(service: Service) -> gr.Blocks:
                     ["haar", "mtcnn"], value="haar", label="Detector", info="mtcnn finds turned and tilted faces."
                 ),
                 gr.Slider(
-                    0.03, 0.5, 0.1, step=0.01, label="Smallest face", info="Share of the picture's shorter side."
+                    0.03,
+                    0.5,
+                    Settings.min_face,
+                    step=0.01,
+                    label="Smallest face",
+                    info="Share of the picture's shorter side.",
                 ),
-                gr.Slider(0, 2, 0.3, step=0.1, label="Smoothing in videos", info="Seconds."),
+                gr.Slider(0, 2, Settings.smooth_s, step=0.1, label="Smoothing in videos", info="Seconds."),
                 gr.Checkbox(False, label="Anonymise", info="Hide the faces in all pictures that are shown or saved."),
             ]
         with gr.Tab("Photos"):

@@ -50,7 +50,12 @@ def create_app(
 
     @app.post("/frame")
     async def frame(
-        request: Request, who: str, model: str, detector: str = "haar", min_face: float = 0.1, smooth_s: float = 0.3
+        request: Request,
+        who: str,
+        model: str,
+        detector: str = "haar",
+        min_face: float = Settings.min_face,
+        smooth_s: float = Settings.smooth_s,
     ) -> dict:
         jpeg = bytearray()
         async for chunk in request.stream():  # regardless of the length that the request claims

@@ -12,13 +12,14 @@ from typing import Any
 
 from fer_lightning.errors import InputError
 from fer_lightning.images import BadImageError, decode_picture
+from fer_lightning.inference.boxes import MIN_FACE
 from fer_lightning.inference.palette import colour_of
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
-from fer_lightning.inference.reading import one_by_one
+from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Frame, Source, open_sources
 from fer_lightning.inference.table import columns
-from fer_lightning.inference.tracking import Tracker
+from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
 
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
@@ -40,8 +41,8 @@ class Settings:
 
     model: str
     detector: str = "haar"
-    min_face: float = 0.1
-    smooth_s: float = 0.3
+    min_face: float = MIN_FACE
+    smooth_s: float = SMOOTH_S
     anonymous: bool = False
 
 
@@ -108,7 +109,7 @@ class Service:
         if not sources:
             raise InputError("choose one or more photos first")
         with self._results(predictor, settings, pictures=True) as results:
-            predictions = [_light(each) for each in one_by_one(predictor, sources, results, keep_images=True)]
+            predictions = [_light(each) for each in predict_sources(predictor, sources, results, keep_images=True)]
         faces = sum(len(each.faces) for each in predictions)
         return Answer(folder=results.folder, predictions=predictions, note=_count(len(predictions), faces, "photo"))
 
@@ -121,7 +122,7 @@ class Service:
         results, predictions, started = self._results(predictor, settings, videos=True), [], time.perf_counter()
         total, told = source.count, started
         with results:
-            stream = one_by_one(predictor, [source], results, keep_images=True)
+            stream = predict_sources(predictor, [source], results, keep_images=True)
             try:
                 for prediction in stream:
                     predictions.append(_light(prediction))
