@@ -409,7 +409,7 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
             targets=np.zeros(len(indices), int),
             classes=SimpleNamespace(theirs=theirs),
             datamodule=SimpleNamespace(class_names=("happy", "sad", "contempt")),
-            share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
+            mean_of=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
         )
         for name, indices, theirs in (("both", [1, 2, 5], [0, 2]), ("one", [2, 5, 7], [0, 1]))
     )
@@ -435,7 +435,7 @@ def test_models_are_measured_as_one_too(order):
             targets=np.full(2, theirs.index(0)),
             classes=SimpleNamespace(theirs=theirs),
             datamodule=SimpleNamespace(class_names=("happy", "sad")),
-            share=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
+            mean_of=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
             scores=lambda of: scores_with_intervals(of, np.full(2, theirs.index(0)), resamples=0),
         )
 
