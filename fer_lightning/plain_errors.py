@@ -24,7 +24,7 @@ def plain_errors() -> Iterator[None]:
     """End the command on a user's mistake with one sentence and exit code 1; other errors keep their traceback."""
     try:
         yield
-    except Exception as error:
+    except (*USERS_MISTAKES, OSError, ValueError, RuntimeError) as error:
         if (sentence := _sentence(error)) is None:
             raise
         sys.exit(f"error: {sentence}")
@@ -39,8 +39,6 @@ def _sentence(error: Exception) -> str | None:
         if raiser.startswith("optuna."):
             return f"no trial of this search produced a result ({text}): see their messages above"
         return _unwritable(error)
-    if not isinstance(error, RuntimeError):
-        return None
     if raiser.startswith("submitit."):
         return f"SLURM did not take the jobs: {text}"
     if raiser == "hydra.core.plugins":

@@ -91,29 +91,27 @@ def test_a_warm_up_in_epochs_is_refused():
         instantiate(compose_config("scheduler=cosine", "scheduler.warmup=5", "output_dir=x").scheduler)(optimizer, 10)
 
 
-def test_one_cycle_may_begin_with_its_highest_rate():
+def rates_of(*overrides: str, steps: int) -> list[float]:
+    """The learning rate of each step, from an optimizer's rate of 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    settings = ("scheduler=one_cycle", "scheduler.pct_start=0.2", "scheduler.max_lr=1", "output_dir=x")
-    scheduler = instantiate(compose_config(*settings).scheduler)(optimizer, 5)["scheduler"]
+    scheduler = instantiate(compose_config(*overrides, "output_dir=x").scheduler)(optimizer, steps)["scheduler"]
     rates = []
-    for _ in range(5):
+    for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
+    return rates
+
+
+def test_one_cycle_may_begin_with_its_highest_rate():
+    rates = rates_of("scheduler=one_cycle", "scheduler.pct_start=0.2", "scheduler.max_lr=1", steps=5)
     assert rates[0] == pytest.approx(1)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.1
 
 
 def test_the_cosine_schedule_rises_and_falls_to_its_end():
-    cfg = compose_config("scheduler=cosine", "scheduler.warmup=0.2", "output_dir=x")
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = instantiate(cfg.scheduler)(optimizer, 10)["scheduler"]
-    rates = []
-    for _ in range(10):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    rates = rates_of("scheduler=cosine", "scheduler.warmup=0.2", steps=10)
     assert rates[0] == pytest.approx(0.5)
     assert max(rates) == pytest.approx(1.0)
     assert rates[2:] == sorted(rates[2:], reverse=True)

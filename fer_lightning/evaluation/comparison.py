@@ -49,9 +49,8 @@ def comparison_sections(measurements: Sequence[Measurement], scores: Sequence[Sc
     ]
     if (together := _averaged(measurements)) is not None:
         overall.append({"model": TOGETHER, "images": len(common)} | {name: together[name] for name in SHOWN})
-    recalls = [
-        _recalls(measurements[i], scores[i]) for i in order
-    ]  # by the dataset's names: models may spell their own
+    # By the dataset's names: models may spell their own.
+    recalls = [_recalls(measurements[i], scores[i]) for i in order]
     classes = list(dict.fromkeys(name for recall in recalls for name in recall))
     by_class = [
         {"model": measurements[i].model} | {name: recall.get(name, NOTHING) for name in classes}
