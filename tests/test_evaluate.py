@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fer_lightning import html_page
 from fer_lightning import training as train_module
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, instantiate
@@ -34,9 +36,13 @@ SYNTHETIC = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "d
 QUICK = ("evaluate.robustness=0", "evaluate.attribution=0", "evaluate.resamples=20")
 
 
+draw = html_page.png
+
+
 @pytest.fixture(autouse=True)
-def latency_in_five_repetitions(monkeypatch):
+def five_repetitions_and_no_pictures(monkeypatch):
     monkeypatch.setattr(cost, "SECONDS", 0.0)
+    monkeypatch.setattr(html_page, "png", lambda figure: plt.close(figure) or b"")
 
 
 @pytest.fixture
@@ -246,7 +252,8 @@ class TestWhatWasTrainedOn:
 
 
 class TestReport:
-    def test_everything_is_there_and_no_picture_is_empty(self, report, tmp_path):
+    def test_everything_is_there_and_no_picture_is_empty(self, report, tmp_path, monkeypatch):
+        monkeypatch.setattr(html_page, "png", draw)
         written = report(
             *SYNTHETIC, "evaluate.robustness=20", "evaluate.attribution=4", "evaluate.tta=flip", "evaluate.resamples=50"
         )

@@ -90,14 +90,20 @@ def test_a_job_that_cannot_work_does_not_end_its_sweep_and_the_same_command_retr
     assert results(tmp_path) == {name: result}
 
 
-def test_a_finished_job_of_another_configuration_is_neither_taken_for_this_one_nor_overwritten(tmp_path):
-    sweep(tmp_path, *TINY, "logger=none", "trainer.max_epochs=1", "seed=0", "hydra.sweep.subdir=one")
-    before = results(tmp_path)
-    other = sweep(tmp_path, *TINY, "logger=none", "trainer.max_epochs=1", "seed=1", "hydra.sweep.subdir=one")
+def test_a_finished_job_of_other_settings_or_faces_is_neither_taken_for_this_one_nor_overwritten(tmp_path):
+    jobs = (*TINY, "logger=none", "trainer.max_epochs=1", "hydra.sweep.subdir=one")
+    sweep(tmp_path, *jobs, "seed=0")
+    [path] = tmp_path.glob("sweep/*/result.json")
+    before = json.loads(path.read_text())
+    other = sweep(tmp_path, *jobs, "seed=1")
     assert other.returncode == 1
     assert "the folder holds a run with " in other.stderr
     assert "hydra.sweep.dir=DIR" in other.stderr
-    assert results(tmp_path) == before
+    assert json.loads(path.read_text()) == before
+
+    before["config"]["data"]["root"] = "elsewhere"
+    path.write_text(json.dumps(before))
+    assert "the folder holds a run with data.root=elsewhere" in sweep(tmp_path, *jobs, "seed=0").stderr
 
 
 @pytest.mark.slow
@@ -149,6 +155,7 @@ def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_o
     assert {result["hardware"]["threads"] for result in whole.values()} == {max(1, os.cpu_count() // 2)}
 
 
+@pytest.mark.slow
 def test_each_job_of_joblib_gpus_sees_one_gpu_which_no_other_running_job_sees(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
     jobs = (*TINY, "trainer.max_epochs=1", "logger=none", "seed=0,1,2", "hydra/launcher=joblib_gpus")
@@ -286,16 +293,6 @@ def test_evaluations_that_are_done_are_not_done_again_and_those_of_another_model
     other = evaluate_with(finished_run / "checkpoints" / "last.ckpt")
     assert "the folder holds a run with ckpt_path=" in other
     assert "Jobs done: 0, failed: 2" in other
-
-
-def test_another_folder_of_faces_is_another_job(tmp_path):
-    jobs = (*TINY, "logger=none", "trainer.max_epochs=1", "hydra.sweep.subdir=one", "seed=0")
-    sweep(tmp_path, *jobs)
-    for path in tmp_path.glob("sweep/*/result.json"):
-        facts = json.loads(path.read_text())
-        facts["config"]["data"]["root"] = "elsewhere"
-        path.write_text(json.dumps(facts))
-    assert "the folder holds a run with data.root=elsewhere" in sweep(tmp_path, *jobs).stderr
 
 
 def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():

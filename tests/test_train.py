@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -55,6 +57,19 @@ def last_checkpoint(folder: Path) -> Path:
 
 def result(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
+
+
+@contextmanager
+def power_cut(*, epoch: int) -> Iterator[None]:
+    """Runs inside break off in this epoch, after its first batch."""
+
+    def cut(self: EpochSeed, trainer: L.Trainer, *_: object) -> None:
+        if trainer.current_epoch + 1 == epoch:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(EpochSeed, "on_train_batch_end", cut)
+        yield
 
 
 def test_a_run_folder_holds_everything_and_a_result_that_says_what_it_is(run):
@@ -257,6 +272,31 @@ def test_gradients_are_clipped_where_that_is_asked_for(run):
     assert moved[1e-6].abs().max() < 1e-6 < moved[1.0].abs().max()  # biases start at zero
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("scheduler=one_cycle",),
+        # Every epoch counts as none the better, so that each one lowers the rate.
+        ("scheduler=plateau", "scheduler.patience=0", "monitor.metric=val/loss", "monitor.mode=max"),
+        ("scheduler=cosine", "callbacks=ema", "callbacks.ema.decay=0.9"),
+    ],
+    ids=["one cycle", "plateau", "averaged"],
+)
+def test_a_run_that_breaks_off_in_mid_epoch_and_is_resumed_ends_as_one_that_did_not(run, settings):
+    settings = (*settings, "model=cnn3", "trainer.max_epochs=4", "logger=none")
+    whole = run(*settings, folder="whole")
+    with power_cut(epoch=3), pytest.raises(RuntimeError, match="power cut"):
+        run(*settings)
+    resumed = run(*settings, f"ckpt_path={whole.parent / 'run' / 'checkpoints' / 'last.ckpt'}")
+
+    for checkpoint in ("last.ckpt", "best.ckpt"):
+        weights, others = (load_checkpoint(d / "checkpoints" / checkpoint)["state_dict"] for d in (whole, resumed))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert result(whole)["metrics"] == result(resumed)["metrics"]
+    tables = [pd.read_csv(d / "metrics.csv").drop(columns=["images_per_s", "seconds"]) for d in (whole, resumed)]
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
     folder = run("data.reader.subjects=20", "protocol=subject_kfold", "logger=none")
     resume = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
@@ -393,19 +433,11 @@ def test_a_run_starts_from_another_runs_weights_and_other_classes_layer(run, fin
     assert changed == {"net.head.4.bias", "net.head.4.weight"}  # two epochs are frozen, and this was one
 
 
-def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_on(
-    run, finished_run, tmp_path, monkeypatch
-):
-    def power_cut(self: EpochSeed, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch == 1:
-            raise RuntimeError("power cut")
-
+def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_on(run, finished_run, tmp_path):
     first = Path(shutil.copy(finished_run / "checkpoints" / "best.ckpt", tmp_path / "first.ckpt"))
     settings, folder = ("logger=none", f"model.init_from={first}"), tmp_path / "run"
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochSeed, "on_train_epoch_start", power_cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            run(*settings)
+    with power_cut(epoch=2), pytest.raises(RuntimeError, match="power cut"):
+        run(*settings)
     first.unlink()  # no longer needed
     run(*settings, f"ckpt_path={last_checkpoint(folder)}")
     assert load_checkpoint(last_checkpoint(folder))["epoch"] == 1  # it went on
