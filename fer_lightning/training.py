@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from fer_lightning.artifacts import print_results, write_artifacts
@@ -34,21 +34,10 @@ from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
-from fer_lightning.run_settings import PASSIVE_CALLBACKS, asks_for_several
+from fer_lightning.training_checks import check_metrics, check_settings, require_no_monitor
+from fer_lightning.training_facts import training_facts
 
 log = logging.getLogger(__name__)
-
-NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
-MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
-# Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
-UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
-# Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
-PART_OF_VAL = ("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval")
-# Trainer settings that change what is learnt.
-TRAINER_FACTS = (
-    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
-    *("gradient_clip_val", "gradient_clip_algorithm", "devices", "strategy"),
-)
 
 # These warnings are correct, but users of these commands cannot act on them.
 SETTLED_WARNINGS = (
@@ -80,7 +69,8 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     settings = OmegaConf.to_container(cfg, resolve=True)
     with claimed(run_dir, cfg.ckpt_path):
         code = describe_code()
-        _check_settings(cfg)
+        config.check(cfg, config.TrainConfig)
+        check_settings(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule: FaceDataModule = instantiate(cfg.data)
         check_trainable(datamodule)
@@ -90,23 +80,16 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             class_names=list(datamodule.class_names),
             preprocess=datamodule.preprocess.to_dict(),
             class_counts=datamodule.class_counts_drawn().tolist(),
-            training=_training_facts(cfg, datamodule, code),
+            training=training_facts(cfg, datamodule, code["code_sha256"]),
         )
-        _check_metrics(cfg, model)
-        if cfg.ckpt_path is not None:
-            checkpoint = load_checkpoint(cfg.ckpt_path)
-            check_fits(checkpoint, model.hparams, cfg.ckpt_path, run_dir / "checkpoints")
-            training = checkpoint["hyper_parameters"]["training"]
-            if "initial_weights" in training:
-                model.hparams.training["initial_weights"] = training["initial_weights"]
-            if training.get("code_sha256") != code["code_sha256"]:
-                log.warning("%s was written by another code version: this run mixes two code versions", cfg.ckpt_path)
-            rank_zero_only(_reopen)(run_dir)
-        else:
+        check_metrics(cfg, model)
+        if cfg.ckpt_path is None:
             model.load_initial_weights()
+        else:
+            _prepare_to_resume(cfg.ckpt_path, model, run_dir)
         if not (validates := datamodule.has("val")):
             rank_zero_only(log.info)("no validation split: the last epoch is kept, as none can be chosen")
-            _require_no_monitor(cfg)
+            require_no_monitor(cfg)
             cfg.monitor.metric = None
         trainer = _make_trainer(cfg, run_dir, validates=validates)
         try:
@@ -122,89 +105,22 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         return scores.get(cfg.monitor.metric, math.nan)
 
 
+def _prepare_to_resume(ckpt_path: str, model: ExpressionClassifier, run_dir: Path) -> None:
+    """Check that the run may go on from a checkpoint, and mark it as unfinished."""
+    checkpoint = load_checkpoint(ckpt_path)
+    check_fits(checkpoint, model.hparams, ckpt_path, run_dir / "checkpoints")
+    before, now = checkpoint["hyper_parameters"]["training"], model.hparams.training
+    if "initial_weights" in before:
+        now["initial_weights"] = before["initial_weights"]
+    if before.get("code_sha256") != now["code_sha256"]:
+        log.warning("%s was written by another code version: this run mixes two code versions", ckpt_path)
+    rank_zero_only(_reopen)(run_dir)
+
+
 def _reopen(run_dir: Path) -> None:
-    (run_dir / "result.json").unlink(missing_ok=True)  # the run is unfinished again
+    (run_dir / "result.json").unlink(missing_ok=True)
     for half_written in (run_dir / "checkpoints").glob(".*.ckpt"):
         half_written.unlink()
-
-
-def _check_settings(cfg: DictConfig) -> None:
-    config.check(cfg, config.TrainConfig)
-    if "net" not in cfg.model:
-        raise InputError("that model is not a network: fit it with python -m fer_lightning.baseline")
-    if not 0 <= cfg.seed < 2**32:
-        raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
-    if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
-        raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
-    if cfg.trainer.limit_train_batches == 0:
-        raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
-    if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
-        raise InputError(
-            f"all of val is measured after each epoch, since it chooses the best one, and all of test once: omit "
-            f"trainer.{used[0]}; trainer.limit_train_batches=2 makes a quick trial"
-        )
-    if used := [name for name in UNFIT_SWITCHES if cfg.trainer.get(name)]:
-        raise InputError(
-            f"trainer.{used[0]} takes away what a run needs: for a quick trial set trainer.max_epochs=1 and "
-            "trainer.limit_train_batches=2"
-        )
-    if "freeze" in cfg.callbacks and asks_for_several(cfg.trainer.strategy, cfg.trainer.devices):
-        raise InputError(
-            f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} on "
-            f"trainer.devices={cfg.trainer.devices} would wait for: train on one device, with trainer=auto"
-        )
-    if "freeze" in cfg.callbacks and cfg.model.init_from is None:
-        raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
-    if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
-        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
-
-
-def _training_facts(cfg: DictConfig, datamodule: FaceDataModule, code: dict[str, Any]) -> dict[str, Any]:
-    """Facts about the training for the checkpoint; a run that resumes from it must have the same."""
-    fingerprint = datamodule.fingerprint
-    return {
-        "code_sha256": code["code_sha256"],
-        "network": cfg.model.net.name,
-        "dataset": fingerprint["dataset"],
-        "protocol": fingerprint["protocol"],
-        "protocol_settings": _without_hydra(cfg.protocol),
-        "pixels": fingerprint["splits"]["train"]["pixels"],
-        "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
-        "seed": cfg.seed,
-        "data_seed": cfg.data.seed,
-        "batch_size": cfg.data.batch_size,
-        "oversample": cfg.data.oversample,
-        "loss": _without_hydra(cfg.loss),
-        "label_smoothing": cfg.model.label_smoothing,
-        "mixup": cfg.model.mixup,
-        "decay_weights_only": cfg.model.decay_weights_only,
-        "monitor": cfg.monitor.metric,
-        "optimizer": _without_hydra(cfg.optimizer),
-        "scheduler": _without_hydra(cfg.scheduler),
-        "augmentation": _without_hydra(cfg.augmentation),
-        "callbacks": {
-            name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in PASSIVE_CALLBACKS
-        },
-        "precision": choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)[0],
-        **{name: cfg.trainer.get(name) for name in TRAINER_FACTS},
-    }
-
-
-def _without_hydra(node: Any) -> Any:
-    """A config node as plain data that names its class, but that Hydra will not instantiate."""
-    if isinstance(node, ListConfig):
-        return [_without_hydra(item) for item in node]
-    if isinstance(node, DictConfig):
-        name = {"name": node._target_} if "_target_" in node else {}
-        return name | {str(key): _without_hydra(node[key]) for key in node if not str(key).startswith("_")}
-    return node
-
-
-def _check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:
-    for place in ("monitor.metric", *MONITOR_KEYS):
-        metric = OmegaConf.select(cfg, place)
-        if metric is not None and metric not in model.val_meter.names:
-            raise InputError(f"{place} {metric} is not measured: choose from {', '.join(model.val_meter.names)}")
 
 
 def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Trainer:
@@ -219,15 +135,6 @@ def _make_trainer(cfg: DictConfig, run_dir: Path, *, validates: bool) -> L.Train
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
     )
-
-
-def _require_no_monitor(cfg: DictConfig) -> None:
-    for place in MONITOR_KEYS:
-        if metric := OmegaConf.select(cfg, place):
-            raise InputError(
-                f"{place} watches {metric}, but this protocol has no validation split: use another scheduler "
-                "and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
-            )
 
 
 def _measure_best(trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule) -> dict[str, float]:

@@ -83,7 +83,7 @@ LAYERS = [
     {"evaluation.groups", "evaluation.twins"},
     {"evaluation.sections", "evaluation.trials", "evaluation.card", "evaluation.comparison"},
     {"config", "classical", "trainer"},
-    {"run_folder", "sweep"},
+    {"run_folder", "sweep", "training_checks", "training_facts"},
     {"training", "baseline", "audit", "evaluate"},
     {"train"},
     {"bench", "export"},

@@ -1,0 +1,63 @@
+"""Settings that no training could work with, told before it starts."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer_lightning.errors import InputError
+from fer_lightning.module import ExpressionClassifier
+from fer_lightning.run_settings import asks_for_several
+
+NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
+MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
+# Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
+UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
+# Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
+PART_OF_VAL = ("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval")
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raise InputError for the first setting that no run could have."""
+    if "net" not in cfg.model:
+        raise InputError("that model is not a network: fit it with python -m fer_lightning.baseline")
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
+    if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
+        raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    if cfg.trainer.limit_train_batches == 0:
+        raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
+    if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
+        raise InputError(
+            f"all of val is measured after each epoch, since it chooses the best one, and all of test once: omit "
+            f"trainer.{used[0]}; trainer.limit_train_batches=2 makes a quick trial"
+        )
+    if used := [name for name in UNFIT_SWITCHES if cfg.trainer.get(name)]:
+        raise InputError(
+            f"trainer.{used[0]} takes away what a run needs: for a quick trial set trainer.max_epochs=1 and "
+            "trainer.limit_train_batches=2"
+        )
+    if "freeze" in cfg.callbacks and asks_for_several(cfg.trainer.strategy, cfg.trainer.devices):
+        raise InputError(
+            f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} on "
+            f"trainer.devices={cfg.trainer.devices} would wait for: train on one device, with trainer=auto"
+        )
+    if "freeze" in cfg.callbacks and cfg.model.init_from is None:
+        raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
+    if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
+        raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
+
+
+def check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:
+    """Raise InputError if a metric is watched that the model does not measure."""
+    for place in ("monitor.metric", *MONITOR_KEYS):
+        metric = OmegaConf.select(cfg, place)
+        if metric is not None and metric not in model.val_meter.names:
+            raise InputError(f"{place} {metric} is not measured: choose from {', '.join(model.val_meter.names)}")
+
+
+def require_no_monitor(cfg: DictConfig) -> None:
+    """Raise InputError if something watches validation; for runs without it."""
+    for place in MONITOR_KEYS:
+        if metric := OmegaConf.select(cfg, place):
+            raise InputError(
+                f"{place} watches {metric}, but this protocol has no validation split: use another scheduler "
+                "and no early stopping, or another protocol (for subject_kfold: protocol.val_folds=1)"
+            )
