@@ -37,8 +37,10 @@ def write_artifacts(
     faces = datamodule.faces(findings.indices), findings, class_names
     _write_figure(folder / "confusion_matrix.png", confusion_matrix_figure(findings.confusion, class_names, title))
     _write_figure(folder / "sample_predictions.png", samples_figure(*faces, title))
-    _write_figure(folder / "worst_mistakes.png", mistakes_figure(*faces, f"Worst mistakes on {title}"))
+    mistakes = "Mistakes" if findings.votes else "Worst mistakes"
+    _write_figure(folder / "worst_mistakes.png", mistakes_figure(*faces, f"{mistakes} on {title}"))
     if epochs is not None:
+        title = f"{datamodule.index.dataset}, {datamodule.split.protocol}"
         _write_figure(folder / "learning_curves.png", learning_curves_figure(epochs, title))
 
 
@@ -46,7 +48,8 @@ def write_tables(folder: Path, findings: Findings, datamodule: FaceDataModule, c
     """Write `predictions.csv` and `confusion_matrix.csv`.
 
     The first has one row per image: split, image, person (if the dataset says who it is), target, prediction, and
-    p_<class>; the second has counts, with true classes as rows and predicted classes as columns.
+    p_<class> unless the predictions are votes; the second has counts, with true classes as rows and predicted classes
+    as columns.
     """
     _write_csv(folder / "predictions.csv", _predictions_table(findings, datamodule, class_names))
     counts = pd.DataFrame(findings.confusion, index=class_names, columns=class_names)
@@ -79,7 +82,9 @@ def _predictions_table(findings: Findings, datamodule: FaceDataModule, class_nam
         "target": class_names[findings.targets],
         "prediction": class_names[findings.probabilities.argmax(axis=1)],
     }
-    return pd.DataFrame(table | {f"p_{name}": findings.probabilities[:, k] for k, name in enumerate(class_names)})
+    if not findings.votes:
+        table |= {f"p_{name}": findings.probabilities[:, k] for k, name in enumerate(class_names)}
+    return pd.DataFrame(table)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, *, index: bool = False) -> None:

@@ -37,7 +37,7 @@ UNREAD = {
     if place not in ("preprocess.size", "preprocess.channels")
 }
 
-SHOWN = 8  # pairs of each kind on the contact sheet
+PAIRS_SHOWN = 8  # pairs of each kind on the contact sheet
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="audit")
@@ -66,14 +66,14 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if not 0 < cfg.threshold <= 1:
             raise InputError(f"threshold must be above 0 and at most 1, got {cfg.threshold}")
         datamodule: FaceDataModule = instantiate(cfg.data)
-        faces = _Faces(datamodule)
+        faces = _AllFaces(datamodule)
         flat_ones = flat_images(faces.images)
         table = faces.table(identical(faces.digests), alike(faces.images, threshold=cfg.threshold))
         flagged = faces.flagged(table, flat_ones)
         report = {
             "dataset": datamodule.index.dataset,
             "protocol": datamodule.split.protocol,
-            "train_sha256": datamodule.fingerprint["splits"]["train"]["sha256"],
+            "splits": {stage: datamodule.fingerprint["splits"][stage]["sha256"] for stage in STAGES},
             "threshold": cfg.threshold,
             "images": len(faces.stages),
             "exact": faces.groups_report(table[table.exact]),
@@ -89,7 +89,7 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return report
 
 
-class _Faces:
+class _AllFaces:
     """The images of all splits in one sequence, with their names, splits, labels and digests."""
 
     def __init__(self, datamodule: FaceDataModule) -> None:
@@ -164,9 +164,9 @@ class _Faces:
 
     def contact_sheet(self, table: pd.DataFrame, title: str) -> plt.Figure:
         """Pairs side by side: across splits, with conflicting labels, and the least similar that still count."""
-        across = table[(table.first_stage != table.second_stage)].drop_duplicates("second").head(SHOWN)
-        conflicts = table[table.first_label != table.second_label].drop_duplicates("second").head(SHOWN)
-        least = table[~table.exact].drop_duplicates("second").tail(SHOWN)
+        across = table[(table.first_stage != table.second_stage)].drop_duplicates("second").head(PAIRS_SHOWN)
+        conflicts = table[table.first_label != table.second_label].drop_duplicates("second").head(PAIRS_SHOWN)
+        least = table[~table.exact].drop_duplicates("second").tail(PAIRS_SHOWN)
         shown = pd.concat([across, conflicts, least])
         positions = shown[["first", "second"]].to_numpy().reshape(-1)
         captions = []

@@ -79,27 +79,27 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         for stage in (stage for stage in ("val", "test") if datamodule.has(stage)):
             measured, findings = _measure(pipeline, datamodule, stage)
             scores |= measured
-    write_artifacts(run_dir, findings, datamodule, datamodule.class_names)
-    per_class = per_class_scores(findings.confusion, datamodule.class_names)
-    write_result(
-        run_dir / "result.json",
-        {
-            "command": ["python", "-m", "fer_lightning.baseline", *overrides],
-            **code,
-            "config": OmegaConf.to_container(cfg, resolve=True),
-            "seed": cfg.seed,
-            "hardware": describe_hardware(),
-            "data": datamodule.fingerprint,
-            "class_names": list(datamodule.class_names),
-            "selection": "nothing is chosen: one fit",
-            "images": len(chosen),
-            "train_seconds": fit_seconds,
-            "seconds": time.perf_counter() - started,
-            "metrics": scores,
-            "per_class": {findings.stage: per_class},
-        },
-    )
-    print_results(f"Fitted in {fit_seconds:.1f} s", scores, per_class, findings.stage)
+        write_artifacts(run_dir, findings, datamodule, datamodule.class_names)
+        per_class = per_class_scores(findings.confusion, datamodule.class_names)
+        write_result(
+            run_dir / "result.json",
+            {
+                "command": ["python", "-m", "fer_lightning.baseline", *overrides],
+                **code,
+                "config": OmegaConf.to_container(cfg, resolve=True),
+                "seed": cfg.seed,
+                "hardware": describe_hardware(),
+                "data": datamodule.fingerprint,
+                "class_names": list(datamodule.class_names),
+                "selection": "nothing is chosen: one fit",
+                "images": len(chosen),
+                "train_seconds": fit_seconds,
+                "seconds": time.perf_counter() - started,
+                "metrics": scores,
+                "per_class": {findings.stage: per_class},
+            },
+        )
+        print_results(f"Fitted in {fit_seconds:.1f} s", scores, per_class, findings.stage)
     Console().print(
         f"Everything is in [bold]{run_dir}[/bold]: result.json, predictions.csv, confusion_matrix.png", soft_wrap=True
     )
@@ -173,7 +173,7 @@ def _measure(pipeline: Pipeline, datamodule: FaceDataModule, stage: str) -> tupl
     meter.update(torch.zeros(()), certain, targets, torch.from_numpy(indices))
     left_out = {f"{stage}/{name}" for name in NOT_FROM_VOTES}
     scores = {name: value.item() for name, value in meter.compute().items() if name not in left_out}
-    return scores, meter.findings()
+    return scores, meter.findings()._replace(votes=True)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
     folders = [run_dir / f"{i}_{slug}" for i, slug in enumerate(slugs, start=1)]
     # A mistake in the last model's settings is reported before the first is measured.
     candidates = [_Candidate.of(cfg, path, name) for path, name in zip(paths, names, strict=True)]
+    if not set.intersection(*(set(candidate.images.tolist()) for candidate in candidates)):
+        raise InputError("the models have no image in common: they have different classes of this dataset")
     found = []
     for candidate, folder in zip(candidates, folders, strict=True):
         folder.mkdir(exist_ok=True)
@@ -142,22 +144,29 @@ class _Candidate(NamedTuple):
     @classmethod
     def of(cls, cfg: DictConfig, path: Path, name: str) -> "_Candidate":
         """Load a model; mistakes in the user's settings and files are reported here, before anything is measured."""
+        if cfg.evaluate.calibrate and path.suffix != ".ckpt":
+            raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint, and {path} is none")
         backend = load_backend(path)
         datamodule: FaceDataModule = instantiate(cfg.data, preprocess=backend.card.preprocess)
         origin = provenance(cfg.split, datamodule, backend.card)
         if origin.seen and not cfg.evaluate.allow_seen:
             raise InputError(f"{origin.seen}, or set evaluate.allow_seen=true")
+        candidate = cls(path, name, backend, datamodule, origin)
         if cfg.groups is not None:
-            classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
-            images = classes.among(images_of(origin.split, datamodule), datamodule)
-            read_groups(cfg.groups, [datamodule.index.names[i] for i in images])
+            read_groups(cfg.groups, [datamodule.index.names[i] for i in candidate.images])
         if cfg.audit is not None and origin.own and origin.split in ("val", "test"):
             read_audit(cfg.audit, datamodule, origin.split)
         elif cfg.audit is not None:
             log.warning(
                 "audit=%s is ignored: it applies only to val or test of the dataset %s was trained on", cfg.audit, name
             )
-        return cls(path, name, backend, datamodule, origin)
+        return candidate
+
+    @property
+    def images(self) -> np.ndarray:
+        """Positions of the split's images of classes that the model has."""
+        classes = ClassesInCommon.of(self.backend.card.class_names, self.datamodule.class_names)
+        return classes.among(images_of(self.provenance.split, self.datamodule), self.datamodule)
 
 
 def _evaluate_one(
@@ -172,9 +181,8 @@ def _evaluate_one(
         log.warning(text)
     temperature, note = fitted_temperature(measured)
     if cfg.evaluate.calibrate:
-        if temperature is None or path.suffix != ".ckpt":
-            why = note if temperature is None else f"{path} is not a checkpoint."
-            raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint. {why}")
+        if temperature is None:
+            raise InputError(f"evaluate.calibrate=true stores a temperature in a checkpoint. {note}")
         _store(path, temperature)
         measured, note = replace(measured, temperature=temperature), f"{note} It is now in the checkpoint."
     first, scores = scores_section(measured)
@@ -242,6 +250,7 @@ def _write(
     stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
     data, per_class = measured.datamodule.fingerprint, per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
+    metrics, hardware = _metrics(measured), describe_hardware()
     introduction = [
         f"{len(measured.indices):,} images of {', '.join(names)}. {measured.note}",
         f"Trained on {training_in_words(card.training)}",
@@ -250,19 +259,20 @@ def _write(
     described = {
         "model": path,
         "split": measured.provenance.split,
+        "seen": measured.provenance.seen,
+        "note": measured.note,
         "class_names": list(names),
         "images_of_other_classes": measured.left_out,
         "data": data,
     }
     model_card_text = model_card(measured, scores, sections)
     write_report(folder / "report", measured.title, introduction, sections, described, model_card_text)
-    metrics = _metrics(measured)
     write_result(
         folder / "result.json",
         {
             **facts,
             "config": OmegaConf.to_container(cfg, resolve=True),
-            "hardware": describe_hardware(),
+            "hardware": hardware,
             "model": {
                 "path": path,
                 "preprocess": card.preprocess.to_dict(),
@@ -271,6 +281,8 @@ def _write(
             },
             "data": data,
             "split": measured.provenance.split,
+            "seen": measured.provenance.seen,
+            "note": measured.note,
             "class_names": list(names),
             "images": len(measured.indices),
             "images_of_other_classes": measured.left_out,

@@ -19,13 +19,17 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 class Findings(NamedTuple):
-    """One split's predictions: indices (N,), targets (N,), probabilities (N, K), counts (K, K), rows true."""
+    """One split's predictions: indices (N,), targets (N,), probabilities (N, K), counts (K, K), rows true.
+
+    If they are `votes`, the probabilities are 0 or 1 and say nothing of confidence.
+    """
 
     stage: str
     indices: np.ndarray
     targets: np.ndarray
     probabilities: np.ndarray
     confusion: np.ndarray
+    votes: bool = False
 
 
 def worst_mistakes(findings: Findings) -> np.ndarray:

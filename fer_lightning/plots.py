@@ -67,10 +67,12 @@ def faces_figure(
 def learning_curves_figure(epochs: pd.DataFrame, title: str) -> Figure:
     """Draw loss and accuracy of training and validation by epoch, from the columns of `metrics.csv`."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axes, metric, name in zip(panels, ("loss", "acc"), ("cross-entropy loss", "top-1 accuracy"), strict=True):
-        for stage in ("train", "val"):
+    # Label smoothing, weights of classes and the like are in the loss of training alone.
+    labels = {"loss": ("train, as minimised", "val, cross-entropy"), "acc": ("train", "val")}
+    for axes, metric, name in zip(panels, labels, ("loss", "top-1 accuracy"), strict=True):
+        for stage, label in zip(("train", "val"), labels[metric], strict=True):
             if f"{stage}/{metric}" in epochs:
-                axes.plot(epochs["epoch"], epochs[f"{stage}/{metric}"], label=stage, marker=".", markersize=4)
+                axes.plot(epochs["epoch"], epochs[f"{stage}/{metric}"], label=label, marker=".", markersize=4)
         axes.set(xlabel="epoch", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -82,24 +84,28 @@ def mistakes_figure(
     images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str, *, count: int = 32
 ) -> Figure:
     """Show the most confident wrong predictions; images, uint8 (N, S, S) or (N, S, S, 3), match findings."""
-    targets, predictions, confidences = _decisions(findings)
+    targets, answers = findings.targets, _answers(findings, class_names)
     worst = worst_mistakes(findings)[:count]
-    captions = [f"{class_names[targets[i]]}\nnot {class_names[predictions[i]]} {confidences[i]:.0%}" for i in worst]
+    captions = [f"{class_names[targets[i]]}\nnot {answers[i]}" for i in worst]
     return faces_figure(images[worst], captions, title if len(worst) else f"{title}: none")
 
 
 def samples_figure(images: np.ndarray | Faces, findings: Findings, class_names: Sequence[str], title: str) -> Figure:
     """Show a few images of each class, evenly spread, with their prediction: right ones green, wrong ones red."""
-    targets, predictions, confidences = _decisions(findings)
+    targets, predictions = findings.targets, findings.probabilities.argmax(axis=1)
+    answers = _answers(findings, class_names)
     of_class = [np.flatnonzero(targets == target) for target in range(len(class_names))]
     spread = [np.linspace(0, len(rows) - 1, min(PER_CLASS, len(rows))).astype(int) for rows in of_class]
     chosen = np.concatenate([rows[picked] for rows, picked in zip(of_class, spread, strict=True)])
-    captions = [f"{class_names[targets[i]]}\n{class_names[predictions[i]]} {confidences[i]:.0%}" for i in chosen]
+    captions = [f"{class_names[targets[i]]}\n{answers[i]}" for i in chosen]
     colors = ["tab:green" if predictions[i] == targets[i] else "tab:red" for i in chosen]
     title = f"{title}: the label above, the prediction below"
     return faces_figure(images[chosen], captions, title, colors=colors, columns=2 * PER_CLASS)
 
 
-def _decisions(findings: Findings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Targets, predictions and confidences, each (N,)."""
-    return findings.targets, findings.probabilities.argmax(axis=1), findings.probabilities.max(axis=1)
+def _answers(findings: Findings, class_names: Sequence[str]) -> list[str]:
+    """Predicted classes with their confidence, which votes do not have."""
+    names = [class_names[k] for k in findings.probabilities.argmax(axis=1)]
+    if findings.votes:
+        return names
+    return [f"{name} {share:.0%}" for name, share in zip(names, findings.probabilities.max(axis=1), strict=True)]

@@ -13,13 +13,15 @@ from rich.table import Table
 from fer_lightning.atomic import replacing
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard.entries import Entry, entries, table, with_p_values
+from fer_lightning.leaderboard.columns import HEADER, cells, table
+from fer_lightning.leaderboard.entries import Entry, entries
 from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_figure, kernel_figure, transfer_figure
-from fer_lightning.leaderboard.page import HEADER, by_comparison, cells, markdown, page
+from fer_lightning.leaderboard.page import by_comparison, markdown, page
 from fer_lightning.leaderboard.runs import Run, collect
+from fer_lightning.leaderboard.significance import with_p_values
 
 MOST_LINES = 10  # lines of a list in the terminal
-SHOWN = HEADER.index("parameters")  # columns of the table in the terminal; all are in the files
+TERMINAL_COLUMNS = HEADER.index("parameters")  # the first ones; all are in the files
 
 
 def main(
@@ -30,7 +32,11 @@ def main(
         Path | None, typer.Option(help="Folder to write the leaderboard to. Default: the first folder.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="Metric to compare, on test if a run has it, else on val: acc, f1_macro, ...")
+        str,
+        typer.Option(
+            help="Metric to compare, on test if a run has it, else on val: acc, f1_macro, ...; val/acc, to choose by, "
+            "compares on val."
+        ),
     ] = "acc",
     group_by: Annotated[
         str | None,
@@ -45,8 +51,14 @@ def main(
 ) -> None:
     """Print a leaderboard, and write it as csv, Markdown and an HTML page with pictures."""
     matplotlib.use("agg")
-    collected, metric = collect(places), metric.rpartition("/")[2]
-    runs = _chosen(collected.runs, metric, filter_ or [], places)
+    stage, _, metric = metric.rpartition("/")
+    if stage not in ("", "val", "test"):
+        raise InputError(f"--metric {stage}/{metric}: runs are compared on val or test, as in val/{metric}")
+    runs, left_out = collect(places, stage or None)
+    runs = _filtered(runs, filter_ or [], places)
+    _check_metric(runs, metric)
+    left_out |= {run.folder: f"has no {metric}" for run in runs if f"{run.stage}/{metric}" not in run.metrics}
+    runs = [run for run in runs if run.folder not in left_out]
     keys = group_by.split(",") if group_by else None
     _check_keys([run.settings for run in runs], keys or [])
     trained = [run for run in runs if not run.is_evaluation]
@@ -54,12 +66,12 @@ def main(
     if metric == "acc":
         made = with_p_values(made)
     folder = output or places[0]
-    _write(folder, made, runs, metric, collected.unreadable)
-    _print(made, metric, collected.unreadable, folder)
+    _write(folder, made, runs, metric, left_out)
+    _print(made, metric, left_out, folder)
 
 
-def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]) -> list[Run]:
-    """The runs that pass the filters and have the metric."""
+def _filtered(runs: list[Run], filters: list[str], places: list[Path]) -> list[Run]:
+    """The runs that pass all filters."""
     if not runs:
         raise InputError(f"no finished run (result.json) below {', '.join(map(str, places))}")
     for text in filters:
@@ -70,11 +82,13 @@ def _chosen(runs: list[Run], metric: str, filters: list[str], places: list[Path]
         runs = [run for run in runs if _means(run.configuration.get(key), value)]
         if not runs:
             raise InputError(f"--filter {text}: no run has it")
-    having = [run for run in runs if f"{run.stage}/{metric}" in run.metrics]
-    if not having:
-        known = sorted({name.partition("/")[2] for run in runs for name in run.metrics})
-        raise InputError(f"no run has the metric {metric}: choose from {', '.join(known)}")
-    return having
+    return runs
+
+
+def _check_metric(runs: list[Run], metric: str) -> None:
+    known = {name.partition("/")[2] for run in runs for name in run.metrics}
+    if metric not in known:
+        raise InputError(f"no run has the metric {metric}: choose from {', '.join(sorted(known))}")
 
 
 def _means(value: object, text: str) -> bool:
@@ -95,7 +109,7 @@ def _check_keys(settings: list[dict[str, Any]], keys: list[str]) -> None:
             raise InputError(f"no run has the setting {key}: choose from {', '.join(near[:20])}")
 
 
-def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unreadable: dict[Path, str]) -> None:
+def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, left_out: dict[Path, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"By kernel size": kernel_figure(made, metric), "Trained here, measured there": transfer_figure(runs)}
     for comparison, members in by_comparison(made).items():
@@ -113,22 +127,22 @@ def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, unread
     with replacing(folder / "leaderboard.md") as temporary:
         temporary.write_text(markdown(made, metric))
     with replacing(folder / "leaderboard.html") as temporary:
-        temporary.write_text(page(made, metric, drawn, unreadable))
+        temporary.write_text(page(made, metric, drawn, left_out))
 
 
-def _print(made: list[Entry], metric: str, unreadable: dict[Path, str], folder: Path) -> None:
+def _print(made: list[Entry], metric: str, left_out: dict[Path, str], folder: Path) -> None:
     console = Console()
     for comparison, members in by_comparison(made).items():
         shown = Table("entry")
-        for name in HEADER[1:SHOWN]:
+        for name in HEADER[1:TERMINAL_COLUMNS]:
             shown.add_column(name, justify="right")
         for entry in members:
-            shown.add_row(*map(escape, cells(entry)[:SHOWN]))
+            shown.add_row(*map(escape, cells(entry)[:TERMINAL_COLUMNS]))
         console.print(f"[bold]{escape(str(comparison))}: {metric}[/bold]", shown, sep="\n")
-    for place, why in list(unreadable.items())[:MOST_LINES]:
+    for place, why in list(left_out.items())[:MOST_LINES]:
         console.print(f"[yellow]left out: {escape(str(place))} {escape(why)}[/yellow]", soft_wrap=True)
-    if len(unreadable) > MOST_LINES:
-        console.print(f"[yellow]... and {len(unreadable) - MOST_LINES} more: see leaderboard.html[/yellow]")
+    if len(left_out) > MOST_LINES:
+        console.print(f"[yellow]... and {len(left_out) - MOST_LINES} more: see leaderboard.html[/yellow]")
     console.print(
         f"Written to [bold]{escape(str(folder))}[/bold]: leaderboard.csv, leaderboard.md, leaderboard.html",
         soft_wrap=True,

@@ -44,15 +44,16 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
 
 
 def _give_back(run_dir: Path, strangers: set[str]) -> None:
-    """Remove what the run has put there, and the folder itself if the run created it."""
+    """Remove what the run has put there, except for results within, and the folder itself if nothing is left in it."""
+    kept = strangers | {path.parent.name for path in run_dir.glob("*/result.json")}  # models that were measured
     for path in run_dir.glob("*"):
-        if path.name in strangers:
+        if path.name in kept:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    if not strangers:
+    if not kept:
         run_dir.rmdir()
 
 

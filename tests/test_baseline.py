@@ -87,6 +87,7 @@ def test_a_run_writes_what_a_networks_does(run, model):
     assert {"test/f1_macro", "val/recall_macro", "test/specificity_macro"} <= written["metrics"].keys()
     assert not {"test/loss", "test/ece"} & written["metrics"].keys()
     table = pd.read_csv(folder / "predictions.csv")
+    assert list(table) == ["split", "image", "person", "target", "prediction"]  # votes are no probabilities
     assert (table.target == table.prediction).mean() == pytest.approx(written["metrics"]["test/acc"])
     assert {path.name for path in folder.iterdir() if path.suffix == ".png"} == {
         "confusion_matrix.png",

@@ -23,7 +23,9 @@ from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import cost, sections
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
+from fer_lightning.evaluation.provenance import NO_IMAGES
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
+from fer_lightning.evaluation.twins import read_audit
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.predictor import Predictor
@@ -149,7 +151,8 @@ def test_images_with_a_twin_in_train_are_left_out_where_an_audit_lists_them(repo
     flags = {"exact_in_train": [True] * 5 + [False] * 5, "near_in_train": True}
     listed = pd.DataFrame({"image": table.image[:10], "split": "val"} | flags)
     listed.to_csv(tmp_path / "audit" / "flagged.csv", index=False)
-    about = {"dataset": "synthetic", "protocol": "official", "train_sha256": plain["data"]["splits"]["train"]["sha256"]}
+    splits = {stage: of_split["sha256"] for stage, of_split in plain["data"]["splits"].items()}
+    about = {"dataset": "synthetic", "protocol": "official", "splits": splits}
     (tmp_path / "audit" / "report.json").write_text(json.dumps(about))
     twins = report(*SYNTHETIC, "split=val", f"audit={tmp_path / 'audit'}")["twins"]
     right = table.target == table.prediction
@@ -159,15 +162,21 @@ def test_images_with_a_twin_in_train_are_left_out_where_an_audit_lists_them(repo
         assert part["acc"]["value"] == pytest.approx(right[left:].mean())
 
 
-def test_an_audit_of_another_split_is_refused(run, tmp_path):
-    (tmp_path / "audit").mkdir()
-    (tmp_path / "audit" / "flagged.csv").write_text("image,split,exact_in_train,near_in_train\n")
-    about = {"dataset": "synthetic", "protocol": "random_80_20", "train_sha256": "another"}
-    (tmp_path / "audit" / "report.json").write_text(json.dumps(about))
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_an_audit_of_another_split_is_refused(tmp_path, other):
+    (tmp_path / "flagged.csv").write_text("image,split,exact_in_train,near_in_train\n")  # a test that it never saw
+    audited = {"train": "some", "test": "others"} | {other: "yet others"}
+    about = {"dataset": "synthetic", "protocol": "random_80_20", "splits": audited}
+    (tmp_path / "report.json").write_text(json.dumps(about))
+    datamodule = SimpleNamespace(
+        index=SimpleNamespace(names=["a", "b"]),
+        split={"test": [1]},
+        fingerprint={"splits": {"train": {"sha256": "some"}, "test": {"sha256": "others"}}},
+    )
     with pytest.raises(
         InputError, match=r"flagged\.csv covers another split or other images \(synthetic, random_80_20\)"
     ):
-        run(*SYNTHETIC, f"audit={tmp_path / 'audit'}")
+        read_audit(str(tmp_path), datamodule, "test")
 
 
 def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, fer2013_tree):
@@ -191,6 +200,19 @@ class TestWhatWasTrainedOn:
             InputError, match=r"trained on another split of synthetic .*or set evaluate.allow_seen=true"
         ):
             run(*SYNTHETIC, "data.reader.seed=5")
+
+    def test_a_split_that_may_hold_images_which_chose_the_epoch_is_refused(self, run, finished_run, tmp_path):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        splits = checkpoint["hyper_parameters"]["training"]["splits"]
+        splits["val"] = "images that are in this protocol's test"
+        torch.save(checkpoint, tmp_path / "model.ckpt")
+        with pytest.raises(
+            InputError, match=r"chosen on another val split of synthetic .*allow_seen=true"
+        ):
+            run(*SYNTHETIC, model=tmp_path / "model.ckpt")
+        splits["val"] = NO_IMAGES
+        torch.save(checkpoint, tmp_path / "model.ckpt")
+        assert run(*SYNTHETIC, model=tmp_path / "model.ckpt")["seen"] is None
 
     def test_the_training_split_is_refused(self, run):
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):
@@ -232,8 +254,10 @@ class TestWhatWasTrainedOn:
 
     def test_both_are_measured_where_it_is_asked_for(self, run, tmp_path):
         assert "train/acc" in run(*SYNTHETIC, "split=train", "evaluate.allow_seen=true")["metrics"]
-        page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
-        assert "the figures say little about new faces" in page
+        written = result(tmp_path / "evaluation")
+        assert written["seen"].startswith("the model was trained on this very split of synthetic")
+        assert "the figures say little about new faces" in written["note"]
+        assert written["note"] in (tmp_path / "evaluation" / "report" / "index.html").read_text()
 
     def test_the_same_pixels_are_known_under_another_name_and_order_of_labels(self, run, finished_run, tmp_path):
         datamodule = instantiate(compose_config(*SYNTHETIC, f"data.cache_dir={tmp_path / 'cache'}").data)
@@ -403,14 +427,27 @@ def test_several_models_stand_side_by_side(report, finished_run, onnx_model, tmp
     for folder in ("1_run", "2_run_model.onnx"):
         assert (tmp_path / "evaluation" / folder / "report" / "index.html").is_file()
         assert result(tmp_path / "evaluation" / folder)["images"] == 35
+    page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
+    assert page.count("The model was neither trained nor chosen on these images.") == 1
     with pytest.raises(InputError, match="already holds a run"):
         report(*SYNTHETIC, model=f"[{finished_run},{onnx_model}]")
+
+
+def test_a_model_that_cannot_be_measured_takes_no_finished_measurement_of_another_with_it(run, finished_run, tmp_path):
+    broken = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+    broken["state_dict"] = {name: weight * np.nan for name, weight in broken["state_dict"].items()}
+    torch.save(broken, tmp_path / "broken.ckpt")
+    with pytest.raises(InputError, match="the model gives no number"):
+        run(*SYNTHETIC, model=f"[{finished_run},{tmp_path / 'broken.ckpt'}]")
+    [finished] = (tmp_path / "evaluation").iterdir()
+    assert result(finished)["images"] == 35
 
 
 def test_models_of_other_classes_are_compared_on_what_both_were_asked():
     both, one = (
         SimpleNamespace(
             model=name,
+            note=f"what {name} knew",
             indices=np.array(indices),
             predictions=np.zeros(len(indices), int),
             targets=np.zeros(len(indices), int),
@@ -422,7 +459,8 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
     )
     score = Score(0.5, 0.4, 0.6)
     scores = Scores(dict.fromkeys(OVERALL, score), [{"recall": score}] * 2)
-    _, differences, recalls = comparison_sections([both, one], [scores, scores])
+    overall, differences, recalls = comparison_sections([both, one], [scores, scores])
+    assert overall.text == ("both: what both knew", "one: what one knew")
     assert differences.facts["images"] == 2
     assert "The models were evaluated on different classes" in differences.text[1]
     table = recalls.tables["recalls"]
@@ -436,6 +474,7 @@ def test_models_are_measured_as_one_too(order):
         given = np.array(probabilities)
         return SimpleNamespace(
             model=name,
+            note="",
             indices=np.arange(2),
             predictions=given.argmax(axis=1),
             probabilities=given,

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard import entries as leaderboard_entries
-from fer_lightning.leaderboard.entries import entries, with_p_values
-from fer_lightning.leaderboard.entries import table as table_of
+from fer_lightning.leaderboard import significance
+from fer_lightning.leaderboard.columns import table as table_of
+from fer_lightning.leaderboard.entries import entries
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
 from fer_lightning.leaderboard.pooling import OF_CLASSES
 from fer_lightning.leaderboard.runs import collect
+from fer_lightning.leaderboard.significance import with_p_values
 from fer_lightning.report import main
 
 CLASSES = ("angry", "happy")
@@ -143,6 +144,12 @@ class TestEntries:
         [entry] = leaderboard(tmp_path)
         assert entry.repetitions == "1 seed, 1 of 10 folds"
 
+    def test_an_entry_that_lacks_folds_stands_below_those_that_do_not(self, write_run, tmp_path):
+        for fold in range(2):
+            write_run(f"whole{fold}", acc=0.5, fold=fold, settings={"protocol": {"fold": fold, "n_folds": 2}})
+        write_run("part", net="cnn3", acc=0.9, settings={"protocol": {"fold": 0, "n_folds": 2}})
+        assert [entry.label for entry in leaderboard(tmp_path)] == ["cnn4", "cnn3"]
+
     def test_a_run_that_was_repeated_counts_once_and_folds_that_a_seed_lacks_are_told(self, write_run, tmp_path):
         for name, seed, fold in [("a", 0, 0), ("b", 0, 1), ("b_again", 0, 1), ("c", 1, 0)]:
             write_run(name, acc=0.5, seed=seed, fold=fold)
@@ -153,14 +160,27 @@ class TestEntries:
         write_run("alone_again", net="cnn3", acc=0.5)
         assert [each.interval for each in leaderboard(tmp_path) if each.label == "cnn3"] == [None]
 
+    def test_of_a_repeated_run_the_one_that_finished_last_counts(self, write_run, tmp_path):
+        write_run("a", acc=0.9, finished="2026-01-02T00:00:00+00:00")
+        write_run("b", acc=0.5, finished="2026-01-01T00:00:00+00:00")
+        [entry] = leaderboard(tmp_path)
+        assert (entry.mean, entry.repetitions) == (0.9, "1 seed, 1 run again")
+
     def test_splits_drawn_anew_are_repetitions_and_their_folds_stay_apart(self, write_run, tmp_path):
         for split_seed, acc in enumerate((0.6, 0.8)):
             for fold in range(2):
                 protocol = {"fold": fold, "n_folds": 2, "seed": split_seed}
                 write_run(f"{split_seed}_{fold}", acc=acc, settings={"protocol": protocol})
         [entry] = leaderboard(tmp_path)
-        assert (entry.repetitions, len(entry.runs)) == ("1 seed, 2 folds, 2 splits", 4)
+        assert (entry.repetitions, len(entry.runs)) == ("1 seed, 2 splits, 2 folds", 4)
         assert (entry.mean, entry.std) == (pytest.approx(0.7), pytest.approx(np.std([0.6, 0.8], ddof=1)))
+        assert entry.interval is None  # the splits share images
+
+    def test_seeds_that_draw_their_own_splits_are_told_as_such(self, write_run, tmp_path):
+        for seed in range(3):
+            write_run(f"{seed}", seed=seed, settings={"protocol": {"seed": seed}})
+        [entry] = leaderboard(tmp_path)
+        assert (entry.repetitions, entry.interval) == ("3 seeds, 3 splits", None)
 
     @pytest.mark.parametrize(("one", "other"), [(None, 0), (None, False), (0.5, 0)])
     def test_none_is_not_zero(self, write_run, tmp_path, one, other):  # dropout: the paper's rates, and no dropout
@@ -278,7 +298,7 @@ class TestSignificance:
     def test_among_equals_hardly_any_is_told_apart_from_the_one_that_chance_put_first(
         self, write_run, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(leaderboard_entries, "RESAMPLES", 10_000)  # enough for p = 0.05 and 28 pairs
+        monkeypatch.setattr(significance, "RESAMPLES", 10_000)  # enough for p = 0.05 and 28 pairs
         generator = np.random.default_rng(0)
         for dataset in range(40):
             for net in range(8):
@@ -317,6 +337,42 @@ def test_the_command_writes_and_prints_the_leaderboard(write_run, tmp_path):
     for title in ("By kernel size", "Scores: ", "Cost: ", "Learning curves"):
         assert title in page
     assert (tmp_path / "runs" / "kernel_size.png").exists()
+
+
+def test_runs_can_be_compared_on_val_and_those_without_it_are_told(write_run, tmp_path):
+    for name, net, val in (("a", "cnn3", 0.8), ("b", "cnn4", 0.7), ("c", "ahmad3", None)):
+        folder = write_run(name, net=net, acc=0.5, right=np.ones(10, bool))
+        facts = json.loads((folder / "result.json").read_text())
+        if val is not None:
+            facts["metrics"]["val/acc"] = val
+            facts["data"]["splits"]["val"] = {"count": 50}
+        (folder / "result.json").write_text(json.dumps(facts))
+        predictions = pd.read_csv(folder / "predictions.csv")
+        predictions.assign(split="test").to_csv(folder / "predictions.csv", index=False)
+    finished = command(tmp_path / "runs", "--metric", "val/acc")
+    assert finished.exit_code == 0, finished.output
+    assert "c has no accuracy on val" in finished.output.replace("\n", " ")
+    written = pd.read_csv(tmp_path / "runs" / "leaderboard.csv")
+    assert written.split.tolist() == ["val", "val"]
+    assert written.entry.tolist() == ["cnn3", "cnn4"]
+    assert written.acc.tolist() == [0.8, 0.7]
+    assert written.p_against_best.isna().all()  # the predictions are those of test
+
+
+def test_a_run_that_lacks_the_metric_is_told(write_run, tmp_path):
+    folder = write_run("votes")
+    write_run("network", metrics={"test/acc": 0.5, "test/ece": 0.1})
+    finished = command(tmp_path / "runs", "--metric", "ece")
+    assert f"left out: {folder} has no ece" in finished.output
+
+
+def test_a_class_may_be_called_none(write_run, tmp_path):
+    folder = write_run("a", right=np.ones(4, bool))
+    pd.DataFrame({"image": list("abcd"), "target": "None", "prediction": "None"}).to_csv(
+        folder / "predictions.csv", index=False
+    )
+    [run] = collect([tmp_path / "runs"]).runs
+    assert run.predictions().correct.all()
 
 
 def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_path):
@@ -386,6 +442,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
     [
         (["nowhere"], "there is no folder nowhere"),
         (["runs", "--metric", "top7"], "no run has the metric top7: choose from acc, acc_macro"),
+        (["runs", "--metric", "train/acc"], "--metric train/acc: runs are compared on val or test, as in val/acc"),
         (
             ["runs", "--filter", "kernel_size=3"],
             "no run has the setting kernel_size: choose from model.net.kernel_size",

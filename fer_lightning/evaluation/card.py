@@ -140,7 +140,7 @@ def training_in_words(training: Mapping) -> str:
         "dataset": "{}",
         "protocol": "protocol {}",
         "seed": "seed {}",
-        "max_epochs": "{} epochs",
+        "max_epochs": "at most {} epochs",
         "batch_size": "batches of {}",
     }
     parts = [text.format(training[name]) for name, text in texts.items() if training.get(name) is not None]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fer_lightning.errors import InputError
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Score, Scores, plain
 from fer_lightning.evaluation.section import Section
@@ -18,14 +17,10 @@ NOTHING = Score(np.nan, np.nan, np.nan)
 def comparison_sections(measurements: Sequence[Measurement], scores: Sequence[Scores]) -> list[Section]:
     """The models' scores side by side, the best first, and how far each is behind the best on their shared images.
 
-    If all models have the same classes, the last row is their ensemble, with averaged probabilities.
-
-    Raises:
-        InputError: The models share no images.
+    The models share at least one image. If all have the same classes, the last row is their ensemble, with averaged
+    probabilities.
     """
     common = sorted(set.intersection(*(set(each.indices.tolist()) for each in measurements)))
-    if not common:
-        raise InputError("the models have no image in common: they have different classes of this dataset")
     rows = [np.searchsorted(each.indices, common) for each in measurements]
     hits = [(each.predictions == each.targets)[mine] for each, mine in zip(measurements, rows, strict=True)]
     order = sorted(range(len(measurements)), key=lambda i: -hits[i].mean())
@@ -60,6 +55,7 @@ def comparison_sections(measurements: Sequence[Measurement], scores: Sequence[Sc
         Section(
             key="comparison",
             title="Scores",
+            text=_notes(measurements),
             tables={"comparison": pd.DataFrame(overall)},
             facts={each.model: plain(of_model.overall) for each, of_model in zip(measurements, scores, strict=True)}
             | ({TOGETHER: plain(together)} if together is not None else {}),
@@ -73,6 +69,12 @@ def comparison_sections(measurements: Sequence[Measurement], scores: Sequence[Sc
         ),
         Section(key="recalls", title="Recall by class", tables={"recalls": pd.DataFrame(by_class)}),
     ]
+
+
+def _notes(measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    """What the models knew of the images, once if it is the same of all."""
+    notes = list(dict.fromkeys(each.note for each in measurements))
+    return tuple(notes) if len(notes) == 1 else tuple(f"{each.model}: {each.note}" for each in measurements)
 
 
 def _averaged(measurements: Sequence[Measurement]) -> dict[str, Score] | None:

@@ -65,7 +65,8 @@ def _group_section(measured: Measurement, groups: pd.Series) -> Section:
             f"Largest gaps between groups of at least {FEW} images: {said}."
             if between
             else f"Fewer than two groups have {FEW} images: no gap is given.",
-            "A gap within the intervals may be chance, and no gap shows its cause.",
+            "A gap within the intervals may be chance, and no gap shows its cause. Means over classes leave out those "
+            "that a group lacks, so groups of other classes are asked other questions.",
         ),
         tables={f"groups_{groups.name}": rows},
         figures={f"groups_{groups.name}": groups_figure(rows, str(groups.name))},

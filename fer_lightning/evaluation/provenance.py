@@ -1,5 +1,6 @@
 """How the evaluated images relate to those that the model was trained on."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import ModelCard, trainings
 
 SPLITS = ("train", "val", "test", "all")
+NO_IMAGES = hashlib.sha256().hexdigest()  # of a split that is empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class Provenance:
 
     Attributes:
         split: `train`, `val`, `test` or `all`.
-        own: Whether the model was trained on this dataset with this split.
-        seen: Why the model may have been trained on some of the images; None if it was not.
+        own: Whether the model was trained on this dataset with this split's train.
+        seen: Why the model may have been trained, or its epoch chosen, on some of the images; None if it was not.
         note: Sentence about this for the report.
     """
 
@@ -65,7 +67,10 @@ def _is_own(training: Mapping[str, Any], datamodule: FaceDataModule) -> bool:
 
 
 def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
-    """Why a training, of the model or of its initial weights, may have used some of a split's images."""
+    """Why a training, of the model or of its initial weights, may have used some of a split's images.
+
+    To have chosen the epoch on the whole split is no reason, since the note says so.
+    """
     dataset, ours = datamodule.index.dataset, datamodule.fingerprint["splits"]
     theirs = training.get("splits", {}).get("train")
     pixels = training.get("pixels")  # does not depend on names, order and labels
@@ -76,10 +81,16 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
     ):
         part = "this very split" if split != "all" else "a part"
         return f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
-    if training.get("dataset") == dataset and not _is_own(training, datamodule):
+    own = _is_own(training, datamodule)
+    if training.get("dataset") == dataset and not own:
         return (
             f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
             "be among those it was trained on: use the protocol and data.reader of its run"
+        )
+    if own and training["splits"].get("val", NO_IMAGES) not in (NO_IMAGES, ours["val"]["sha256"]):
+        return (
+            f"the model's epoch was chosen on another val split of {dataset} ({_protocol(training)}), so images of "
+            "this split may be among those: use the protocol of its run"
         )
     return None
 
@@ -102,7 +113,8 @@ def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
         return "What the model's initial weights were trained on is not recorded: these images may be part of it."
     if seen is not None:
         return (
-            "The model was, or may have been, trained on some of these images: the figures say little about new faces."
+            "The model was, or may have been, trained or chosen on some of these images: the figures say little about "
+            "new faces."
         )
     if own and split == "val":
         return "The epoch was chosen on these images, so the figures are slightly optimistic."

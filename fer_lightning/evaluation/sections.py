@@ -175,7 +175,7 @@ def calibration_section(measured: Measurement, fitted: float | None, note: str) 
             f"current probabilities. Bins of fewer than {fewest} images are left out of the picture only.",
         ),
         tables={"calibration": pd.DataFrame(rows), "abstaining": answers},
-        data={f"reliability_{number}": table for number, table in enumerate(bins.values(), start=1)},
+        data={"reliability": pd.concat(bins, names=["probabilities"]).reset_index(level=0)},
         figures={"reliability": reliability_figure(bins, "Confidence and accuracy", fewest=fewest)},
         facts={
             "temperature": measured.temperature,

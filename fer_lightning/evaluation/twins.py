@@ -50,17 +50,19 @@ def read_audit(audit: str, datamodule: FaceDataModule, stage: str) -> dict[str, 
     Raises:
         InputError: There is no audit, or it covers other images or another split.
     """
-    path, index = Path(audit) / FLAGGED, datamodule.index
+    path = Path(audit) / FLAGGED
     try:
-        flagged, report = pd.read_csv(path), json.loads((path.parent / "report.json").read_text())
+        flagged = pd.read_csv(path, keep_default_na=False)  # an image may be called None
+        report = json.loads((path.parent / "report.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{audit} holds no finished audit ({error}): run python -m fer_lightning.audit, and give its "
             "folder as audit="
         ) from error
-    mine = {index.names[i] for i in datamodule.split[stage]}
-    same_train = report.get("train_sha256") == datamodule.fingerprint["splits"]["train"]["sha256"]
-    if not same_train or not set(flagged.loc[flagged.split == stage, "image"]) <= mine:
+    names = {datamodule.index.names[i] for i in datamodule.split[stage]}
+    audited, ours = report.get("splits", {}), datamodule.fingerprint["splits"]
+    same = all(audited.get(part) == ours[part]["sha256"] for part in ("train", stage))
+    if not same or not set(flagged.loc[flagged.split == stage, "image"]) <= names:
         raise InputError(
             f"{path} covers another split or other images ({report.get('dataset')}, {report.get('protocol')}): run the "
             "audit with the same data and protocol"

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fer_lightning.leaderboard.entries import LOWER_IS_BETTER, Entry
+from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.pooling import pooled_score
 from fer_lightning.leaderboard.runs import Run
+from fer_lightning.run_settings import LOWER_IS_BETTER
 
 KERNEL = "model.net.kernel_size"
 SCORES = ("acc", "precision_macro", "recall_macro", "f1_macro")
@@ -19,7 +20,7 @@ MOST = 12  # bars or curves in one picture
 
 
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric by kernel size, with the 95 % interval if there are several runs.
+    """Metric by kernel size, with the standard deviation where there are several runs.
 
     There is one line for each table, network and combination of the other settings that tell the entries apart.
     """
@@ -35,13 +36,12 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
     for name, points in lines.items():
         kernels = sorted(points)
         means = [points[kernel].mean for kernel in kernels]
-        errors = [points[kernel].interval or 0.0 for kernel in kernels]
-        axes.errorbar(kernels, means, yerr=errors, marker="o", capsize=4, label=fill(name, 80))
-    axes.set(
-        xlabel="kernel size", ylabel=metric, xticks=sorted({kernel for points in lines.values() for kernel in points})
-    )
+        deviations = [points[kernel].std or 0.0 for kernel in kernels]
+        axes.errorbar(kernels, means, yerr=deviations, marker="o", capsize=4, label=fill(name, 80))
+    all_kernels = sorted({kernel for points in lines.values() for kernel in points})
+    axes.set(xlabel="kernel size", ylabel=f"{metric} (bars: standard deviation of runs)", xticks=all_kernels)
     if metric != "loss":
-        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # an interval may exceed 1
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # a bar may exceed 1
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
@@ -117,7 +117,10 @@ def curves_figure(entries: Sequence[Entry]) -> Figure | None:
 
 
 def transfer_figure(runs: Sequence[Run]) -> Figure | None:
-    """Accuracy of models trained on one dataset (rows) and measured on another (columns); the mean of several."""
+    """Accuracy of models trained on one dataset (rows) and measured on another (columns); the mean of several.
+
+    Left out are measurements on images that the model may have been trained or chosen on.
+    """
     measured = [
         (
             run.facts["model"]["training"].get("dataset", "unknown"),
@@ -125,7 +128,7 @@ def transfer_figure(runs: Sequence[Run]) -> Figure | None:
             run.metrics[f"{run.stage}/acc"],
         )
         for run in runs
-        if run.is_evaluation
+        if run.is_evaluation and not run.facts.get("seen")
     ]
     if not measured:
         return None

@@ -1,11 +1,10 @@
 """Finished runs, read from their `result.json`.
 
 Two runs may be compared if they have the same *comparison*: the dataset with its fingerprint, the protocol and the
-reported split. Runs that differ only in seed or fold are one *entry*; entries are told apart by every setting in which
+split. Runs that differ only in seed or fold are one *entry*; entries are told apart by every setting in which
 the given runs differ.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,20 +48,17 @@ class Run:
     Attributes:
         folder: Folder of the run.
         facts: Content of the file.
+        stage: The split whose numbers are compared: `val` or `test`.
     """
 
     folder: Path
     facts: Mapping[str, Any] = field(repr=False)
+    stage: str
 
     @property
     def metrics(self) -> Mapping[str, float]:
         """Metrics by name, `test/acc` and so on."""
         return self.facts["metrics"]
-
-    @property
-    def stage(self) -> str:
-        """The reported split: test if there is one, else val."""
-        return "test" if "test/acc" in self.metrics else "val"
 
     @property
     def is_evaluation(self) -> bool:
@@ -73,7 +69,7 @@ class Run:
     def comparison(self) -> Comparison:
         """The table to which its number belongs."""
         data = self.facts["data"]
-        return Comparison(data["dataset"], _fingerprint(data), data["protocol"], bool(data.get("leaks")), self.stage)
+        return Comparison(data["dataset"], data["sha256"], data["protocol"], bool(data.get("leaks")), self.stage)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -105,21 +101,26 @@ class Run:
 
     @property
     def count(self) -> int:
-        """Number of images of the reported split."""
+        """Number of images of the compared split."""
         return self.facts["data"]["splits"][self.stage]["count"]
 
     def predictions(self) -> pd.DataFrame | None:
-        """One row per image: image, person, target, prediction, correct; None if the table is missing or unreadable.
+        """One row per image: image, person, target, prediction, correct.
 
-        `person` is the image's name where the table does not say who it is.
+        `person` is the image's name where the table does not say who it is. None if the table is missing or unreadable,
+        or is of another split than the compared one.
         """
         path = self.folder / "predictions.csv"
         try:
-            told = [name for name in pd.read_csv(path, nrows=0) if name == "person"]
-            table = pd.read_csv(path, usecols=["image", *told, "target", "prediction"], engine="pyarrow")
+            told = [name for name in pd.read_csv(path, nrows=0) if name in ("split", "person")]
+            columns = ["image", *told, "target", "prediction"]
+            # A class may be called None.
+            table = pd.read_csv(path, usecols=columns, engine="pyarrow", keep_default_na=False, dtype=str)
         except (OSError, ValueError):
             return None
-        person = table["person" if told else "image"].astype(str)
+        if "split" in told and (table["split"] != self.stage).any():
+            return None
+        person = table["person" if "person" in told else "image"]
         return table.assign(person=person, correct=table["target"] == table["prediction"])
 
     def epochs(self) -> pd.DataFrame | None:
@@ -150,10 +151,14 @@ class Collected(NamedTuple):
     unreadable: dict[Path, str]
 
 
-def collect(places: Sequence[Path]) -> Collected:
+def collect(places: Sequence[Path], stage: str | None = None) -> Collected:
     """Read every `result.json` at or below the given folders, once; a folder with only checkpoints is unfinished.
 
     For a failed job of a sweep, the reason is read from `failure.json`.
+
+    Args:
+        places: The folders.
+        stage: Split to compare, `val` or `test`; None compares each run's test if it has one, else its val.
 
     Raises:
         InputError: A folder does not exist.
@@ -165,7 +170,7 @@ def collect(places: Sequence[Path]) -> Collected:
             raise InputError(f"there is no folder {place}: give the folder of a sweep, or outputs")
         for path in sorted(place.rglob("result.json")):
             try:
-                runs.setdefault(path.resolve(), Run(path.parent, _read(path)))
+                runs.setdefault(path.resolve(), _read(path, stage))
             except InputError as error:
                 unreadable[path.parent] = str(error)
         for path in sorted(place.rglob("checkpoints")):
@@ -199,7 +204,7 @@ def _differ(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> boo
     return unless_empty(ours, key) != unless_empty(theirs, key)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, stage: str | None) -> Run:
     try:
         facts = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -209,9 +214,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"has schema {version}, but this version reads {SCHEMA_VERSION}")
     if missing := {"metrics", "data"} - facts.keys():
         raise InputError(f"lacks {', '.join(sorted(missing))}")
-    if not {"test/acc", "val/acc"} & facts["metrics"].keys():
-        raise InputError("has no accuracy on val or test")
-    return facts
+    if "sha256" not in facts["data"]:
+        raise InputError("does not say which images it used: data.sha256 is missing")
+    stages = (stage,) if stage else ("test", "val")
+    measured = [name for name in stages if f"{name}/acc" in facts["metrics"]]
+    if not measured:
+        raise InputError(f"has no accuracy on {' or '.join(stages)}")
+    return Run(path.parent, facts, measured[0])
 
 
 def _failure(path: Path) -> str:
@@ -219,14 +228,3 @@ def _failure(path: Path) -> str:
         return f"failed: {json.loads(path.read_bytes())['reason']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"failed, and its failure.json cannot be read ({error})"
-
-
-def _fingerprint(data: Mapping[str, Any]) -> str:
-    """Fingerprint of all the dataset's images, whichever split they are in."""
-    if "sha256" in data:
-        return data["sha256"]
-    counts: dict[str, int] = {}
-    for split in data["splits"].values():
-        for name, count in split["classes"].items():
-            counts[name] = counts.get(name, 0) + count
-    return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
