@@ -232,7 +232,7 @@ def _other_classes(measured: Measurement) -> list[str]:
     if more := [name for name in measured.backend.card.class_names if name not in names]:
         others.append(f"classes of the model that the dataset lacks are ignored: {', '.join(more)}")
     if measured.left_out:
-        known = set(measured.classes.theirs)
+        known = set(measured.classes.in_dataset)
         unknown = [name for k, name in enumerate(measured.datamodule.class_names) if k not in known]
         others.append(f"left out: {measured.left_out:,} images of {', '.join(unknown)}, which the model does not have")
     return others
@@ -297,7 +297,7 @@ def _write(
 def _metrics(measured: Measurement) -> dict[str, float]:
     """The scores with the same names and the same torchmetrics as in training, so that leaderboards can use both."""
     targets, temperature = torch.from_numpy(measured.targets), np.float32(measured.temperature)
-    logits = torch.from_numpy(np.ascontiguousarray(measured.logits[:, measured.classes.ours] / temperature))
+    logits = torch.from_numpy(np.ascontiguousarray(measured.logits[:, measured.classes.in_model] / temperature))
     meter = Meter(measured.stage, len(measured.classes.names), calibration=True)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     meter.update(loss, logits, targets, torch.from_numpy(measured.indices))

@@ -133,7 +133,7 @@ def test_a_few_faces_of_ones_own_are_measured_without_a_split(run, face, write_i
 
 def test_classes_match_by_name_whatever_their_order_and_spelling():
     asked = ClassesInCommon.of(("happy", "sad", "neutral"), ("Anger", "Sadness", "Happiness"))
-    assert asked == ClassesInCommon(names=("happy", "sad"), ours=[0, 1], theirs=[2, 1])
+    assert asked == ClassesInCommon(names=("happy", "sad"), in_model=[0, 1], in_dataset=[2, 1])
     assert asked.target_of(np.array([2, 1, 1])).tolist() == [0, 1, 1]
 
 
@@ -206,9 +206,7 @@ class TestWhatWasTrainedOn:
         splits = checkpoint["hyper_parameters"]["training"]["splits"]
         splits["val"] = "images that are in this protocol's test"
         torch.save(checkpoint, tmp_path / "model.ckpt")
-        with pytest.raises(
-            InputError, match=r"chosen on another val split of synthetic .*allow_seen=true"
-        ):
+        with pytest.raises(InputError, match=r"chosen on another val split of synthetic .*allow_seen=true"):
             run(*SYNTHETIC, model=tmp_path / "model.ckpt")
         splits["val"] = NO_IMAGES
         torch.save(checkpoint, tmp_path / "model.ckpt")
@@ -451,11 +449,11 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
             indices=np.array(indices),
             predictions=np.zeros(len(indices), int),
             targets=np.zeros(len(indices), int),
-            classes=SimpleNamespace(theirs=theirs),
+            classes=SimpleNamespace(in_dataset=in_dataset),
             datamodule=SimpleNamespace(class_names=("happy", "sad", "contempt")),
             mean_of=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
         )
-        for name, indices, theirs in (("both", [1, 2, 5], [0, 2]), ("one", [2, 5, 7], [0, 1]))
+        for name, indices, in_dataset in (("both", [1, 2, 5], [0, 2]), ("one", [2, 5, 7], [0, 1]))
     )
     score = Score(0.5, 0.4, 0.6)
     scores = Scores(dict.fromkeys(OVERALL, score), [{"recall": score}] * 2)
@@ -470,7 +468,7 @@ def test_models_of_other_classes_are_compared_on_what_both_were_asked():
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["same order", "another order"])
 def test_models_are_measured_as_one_too(order):
-    def measured(name: str, probabilities: list[list[float]], theirs: list[int]) -> SimpleNamespace:
+    def measured(name: str, probabilities: list[list[float]], in_dataset: list[int]) -> SimpleNamespace:
         given = np.array(probabilities)
         return SimpleNamespace(
             model=name,
@@ -478,11 +476,11 @@ def test_models_are_measured_as_one_too(order):
             indices=np.arange(2),
             predictions=given.argmax(axis=1),
             probabilities=given,
-            targets=np.full(2, theirs.index(0)),
-            classes=SimpleNamespace(theirs=theirs),
+            targets=np.full(2, in_dataset.index(0)),
+            classes=SimpleNamespace(in_dataset=in_dataset),
             datamodule=SimpleNamespace(class_names=("happy", "sad")),
             mean_of=lambda correct, rows: Score(float(np.mean(correct)), np.nan, np.nan),
-            scores=lambda of: scores_with_intervals(of, np.full(2, theirs.index(0)), resamples=0),
+            scores=lambda of: scores_with_intervals(of, np.full(2, in_dataset.index(0)), resamples=0),
         )
 
     other = np.array([[0.4, 0.6], [0.9, 0.1]])[:, order]

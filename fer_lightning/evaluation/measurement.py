@@ -25,34 +25,38 @@ class ClassesInCommon:
 
     Attributes:
         names: Names of the shared classes, in the model's order.
-        ours: Their positions among the model's classes.
-        theirs: Their positions among the dataset's classes.
+        in_model: Their positions among the model's classes.
+        in_dataset: Their positions among the dataset's classes.
     """
 
     names: tuple[str, ...]
-    ours: list[int]
-    theirs: list[int]
+    in_model: list[int]
+    in_dataset: list[int]
 
     @classmethod
     def of(cls, model: Sequence[str], dataset: Sequence[str]) -> "ClassesInCommon":
         """Match names by their standard spelling; raises InputError if fewer than two match."""
         place = {canonical(name): k for k, name in enumerate(dataset)}
-        ours = [k for k, name in enumerate(model) if canonical(name) in place]
-        if len(ours) < 2:
+        in_model = [k for k, name in enumerate(model) if canonical(name) in place]
+        if len(in_model) < 2:
             raise InputError(
                 f"the model has {', '.join(model)} and the dataset {', '.join(dataset)}: fewer than two classes in "
                 "common, so there is nothing to measure"
             )
-        return cls(names=tuple(model[k] for k in ours), ours=ours, theirs=[place[canonical(model[k])] for k in ours])
+        return cls(
+            names=tuple(model[k] for k in in_model),
+            in_model=in_model,
+            in_dataset=[place[canonical(model[k])] for k in in_model],
+        )
 
     def among(self, indices: np.ndarray, datamodule: FaceDataModule) -> np.ndarray:
         """Those of a dataset's images that are of a shared class."""
-        return indices[np.isin(datamodule.index.targets[indices], self.theirs)]
+        return indices[np.isin(datamodule.index.targets[indices], self.in_dataset)]
 
     def target_of(self, targets: np.ndarray) -> np.ndarray:
         """Turn the dataset's targets (N,) into positions in `names`."""
-        position = np.full(max(self.theirs) + 1, -1)
-        position[self.theirs] = np.arange(len(self.theirs))
+        position = np.full(max(self.in_dataset) + 1, -1)
+        position[self.in_dataset] = np.arange(len(self.in_dataset))
         return position[targets]
 
 
@@ -144,7 +148,7 @@ class Measurement:
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
         """The same for other logits, (N, K)."""
-        return softmax(logits[:, self.classes.ours] / np.float32(self.temperature))
+        return softmax(logits[:, self.classes.in_model] / np.float32(self.temperature))
 
     @cached_property
     def predictions(self) -> np.ndarray:

@@ -38,19 +38,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     body = [f"<h1>{html.escape(title)}</h1>", *map(_paragraph, introduction), _contents(sections)]
     for section in sections:
-        body += [f'<h2 id="{section.key}">{html.escape(section.title)}</h2>', *map(_paragraph, section.text)]
-        for name, table in (section.tables | section.data).items():
-            with replacing(folder / f"{name}.csv") as temporary:
-                _numbers(table).to_csv(temporary, index=False, float_format="%.6g")
-        for name, table in section.tables.items():
-            body.append(html_page.table([str(column) for column in table.columns], _cells(table[:LONGEST])))
-            if len(table) > LONGEST:
-                body.append(_paragraph(f"The first {LONGEST} of {len(table):,}; all are in {name}.csv."))
-        for name, figure in section.figures.items():
-            data = html_page.png(figure)
-            with replacing(folder / f"{name}.png") as temporary:
-                temporary.write_bytes(data)
-            body.append(html_page.picture(name.replace("_", " "), data, captioned=False))
+        body += _write_section(folder, section)
     if card is not None:
         body.append(f'<h2 id="card">Model card</h2><pre>{html.escape(card)}</pre>')
         with replacing(folder / "model_card.md") as temporary:
@@ -64,6 +52,24 @@ def write_report(
     ):
         with replacing(folder / name) as temporary:
             temporary.write_text(text)
+
+
+def _write_section(folder: Path, section: Section) -> list[str]:
+    """Write a section's tables and pictures, and return its part of the page."""
+    body = [f'<h2 id="{section.key}">{html.escape(section.title)}</h2>', *map(_paragraph, section.text)]
+    for name, table in (section.tables | section.data).items():
+        with replacing(folder / f"{name}.csv") as temporary:
+            _numbers(table).to_csv(temporary, index=False, float_format="%.6g")
+    for name, table in section.tables.items():
+        body.append(html_page.table([str(column) for column in table.columns], _cells(table[:LONGEST])))
+        if len(table) > LONGEST:
+            body.append(_paragraph(f"The first {LONGEST} of {len(table):,}; all are in {name}.csv."))
+    for name, figure in section.figures.items():
+        data = html_page.png(figure)
+        with replacing(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(data)
+        body.append(html_page.picture(name.replace("_", " "), data, captioned=False))
+    return body
 
 
 def _contents(sections: Sequence[Section]) -> str:

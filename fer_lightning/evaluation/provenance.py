@@ -71,12 +71,12 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
 
     To have chosen the epoch on the whole split is no reason, since the note says so.
     """
-    dataset, ours = datamodule.index.dataset, datamodule.fingerprint["splits"]
-    theirs = training.get("splits", {}).get("train")
+    dataset, splits = datamodule.index.dataset, datamodule.fingerprint["splits"]
+    trained_on = training.get("splits", {}).get("train")
     pixels = training.get("pixels")  # does not depend on names, order and labels
     stages = STAGES if split == "all" else (split,)
     if any(
-        ours[stage]["count"] and (ours[stage]["sha256"] == theirs or ours[stage]["pixels"] == pixels)
+        splits[stage]["count"] and (splits[stage]["sha256"] == trained_on or splits[stage]["pixels"] == pixels)
         for stage in stages
     ):
         part = "this very split" if split != "all" else "a part"
@@ -87,7 +87,7 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
             f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
             "be among those it was trained on: use the protocol and data.reader of its run"
         )
-    if own and training["splits"].get("val", NO_IMAGES) not in (NO_IMAGES, ours["val"]["sha256"]):
+    if own and training["splits"].get("val", NO_IMAGES) not in (NO_IMAGES, splits["val"]["sha256"]):
         return (
             f"the model's epoch was chosen on another val split of {dataset} ({_protocol(training)}), so images of "
             "this split may be among those: use the protocol of its run"

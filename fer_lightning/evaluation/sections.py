@@ -43,8 +43,8 @@ def scores_section(measured: Measurement) -> tuple[Section, Scores]:
             "test. Compare the figures only with papers that split in the same way; they say little about new faces."
         )
     facts = {"images": len(measured.targets)} | {f"by_{name}": plain(scores) for name, scores in columns.items()}
-    if len(measured.classes.ours) < len(measured.backend.card.class_names):
-        every = float((measured.logits.argmax(axis=1) == np.array(measured.classes.ours)[measured.targets]).mean())
+    if len(measured.classes.in_model) < len(measured.backend.card.class_names):
+        every = float((measured.logits.argmax(axis=1) == np.array(measured.classes.in_model)[measured.targets]).mean())
         text.append(f"With all the model's classes to choose from, {every:.1%} are right.")
         facts["acc_all_classes"] = every
     rows = [
