@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ LOCAL = "127.0.0.1"
 def main(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model file or run folder; several can be compared. Default: the bundled model."),
+        typer.Option(help="Model file, run folder, or newest; several can be compared. Default: the bundled model."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs --auth.")] = LOCAL,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
@@ -67,9 +68,7 @@ def _serve(
     opens: bool,
 ) -> None:
     try:
-        import uvicorn
-
-        from fer_lightning.web.server import create_app
+        from fer_lightning.web.server import create_app, serve
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'fer-lightning[app]'") from error
     from PIL import Image
@@ -84,9 +83,12 @@ def _serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     print(f"The page is at {address} (Ctrl-C to stop)", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted in that case too
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the terminal was closed
     if opens:
         threading.Thread(target=_open_once_served, args=(address, host, port), daemon=True).start()
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with suppress(KeyboardInterrupt):
+        serve(app, host, port)
 
 
 def _open_once_served(address: str, host: str, port: int) -> None:

@@ -31,7 +31,7 @@ from fer_lightning.evaluation.cost import seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
-from fer_lightning.plain_errors import plain_errors
+from fer_lightning.plain_errors import USERS_MISTAKES, explain
 
 Precision = Literal["float32", "float16", "int8"]
 # The largest allowed change of a probability, and the allowed share of faces that change their class.
@@ -66,8 +66,10 @@ def main(
     ] = "float32",
 ) -> None:
     """Write a verified ONNX model file that `fer-predict --model` takes."""
-    with plain_errors():
+    try:
         export(checkpoint, output or _run_folder(checkpoint) / "model.onnx", precision)
+    except USERS_MISTAKES as error:
+        raise InputError(explain(error)) from error
 
 
 def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fer_lightning.errors import InputError
 
@@ -31,14 +31,23 @@ class BadImageError(InputError):
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of a JPEG, PNG or other image file to uint8 BGR (H, W, 3)."""
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # no bytes at all, or a header that claims more pixels than OpenCV allows
+        if data[4:12] == b"ftypavif":
+            image = _decode_avif(data)
+        else:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (cv2.error, OSError, ValueError):  # no bytes at all, or a header that claims more pixels than OpenCV allows
         image = None
     if image is None:
         raise BadImageError(name, f"({len(data)} bytes) does not decode as an image")
     if _is_cut_short(data):
         raise BadImageError(name, f"({len(data)} bytes) is cut short")
     return image
+
+
+def _decode_avif(data: bytes) -> np.ndarray:
+    """Decode with Pillow: OpenCV does not turn an AVIF upright."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[..., ::-1].copy()
 
 
 def _is_cut_short(data: bytes) -> bool:
@@ -60,16 +69,22 @@ class Picture(NamedTuple):
     animated: bool
 
 
-def decode_picture(data: bytes, name: str) -> Picture:
+def decode_picture(data: bytes, name: str, *, most_pixels: int | None = None) -> Picture:
     """Decode a file from any source: the first frame of an animation, and no image larger than allowed.
 
+    Args:
+        data: Content of the file.
+        name: Name of the file in errors.
+        most_pixels: Limit of pixels, beside `PIL.Image.MAX_IMAGE_PIXELS`.
+
     Raises:
-        BadImageError: It cannot be decoded, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which is checked
-            before any memory is allocated for them.
+        BadImageError: It cannot be decoded, or has more pixels than the limit, which is checked before any memory is
+            allocated for them.
     """
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = min((some for some in (most_pixels, Image.MAX_IMAGE_PIXELS) if some), default=None)
     width, height, animated = 0, 0, False
-    too_large = f"has more than {limit:,} pixels, the limit (--max-pixels)" if limit else ""
+    option = "" if most_pixels else " (--max-pixels)"
+    too_large = f"has more than {limit:,} pixels, the limit{option}" if limit else ""
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,7 +96,6 @@ def main(
     _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views)
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
-    stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115 - it stays open
     predictor = Predictor(
         model,
         detector=detector,
@@ -127,8 +126,9 @@ def main(
         smooth_s=smooth,
         abstain_below=abstain_below,
         anonymous=anonymize,
-        extra_tables=[JsonlWriter(stdout, names)] if json_ else [],
+        extra_tables=[_rows_to_stdout(names)] if json_ else [],
     )
+    results.spares(found)
     keep_images = results.pictures or results.videos or show
     if views:
         stream = predict_scenes(predictor, scenes, match, results, keep_images=keep_images)
@@ -140,6 +140,10 @@ def main(
         raise InputError(tally.stopped_by)
     if 0 < tally.frames == tally.unreadable:
         raise InputError("nothing could be read")
+
+
+def _rows_to_stdout(names: Sequence[str]) -> JsonlWriter:
+    return JsonlWriter(open(sys.stdout.fileno(), "wb", buffering=0, closefd=False), names)
 
 
 def _check_options(

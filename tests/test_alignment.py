@@ -36,6 +36,12 @@ def test_a_tilted_face_is_cropped_as_an_upright_one(photo, margin):
     assert difference(tilted) < difference(as_it_is) / 2
 
 
+def test_a_face_in_a_very_wide_picture_is_cropped_as_in_a_narrow_one(photo):
+    tilted, aligner = turned(photo, 15), EyeAligner()
+    wide = cv2.copyMakeBorder(tilted, 0, 0, 33_000, 33_000, cv2.BORDER_REPLICATE)
+    assert (aligner.crop(wide, FACE._replace(x=FACE.x + 33_000)) == aligner.crop(tilted, FACE)).all()
+
+
 def test_a_face_without_visible_eyes_is_cropped_as_it_is(photo):
     blindfolded = photo.copy()
     blindfolded[65:130, 175:275] = 30

@@ -65,10 +65,11 @@ def test_of_an_animation_the_first_picture_is_read(format_):
     assert picture.image[5, 5].argmax() == 0
 
 
-def test_a_picture_stands_as_its_exif_says():
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_picture_stands_as_its_exif_says(format_):
     exif = Image.Exif()
     exif[0x112] = 6  # the camera was held on its side: turn clockwise
-    image = decode_picture(saved(PICTURE, "JPEG", exif=exif), "file").image
+    image = decode_picture(saved(PICTURE, format_, exif=exif), "file").image
     assert image.shape == (60, 40, 3)
     assert image[5, 35, 0] > 150
     assert image[5, 5].max() < 12

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fer_lightning.errors import InputError
 from fer_lightning.inference.pictures import write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.results import Results
@@ -440,6 +441,18 @@ def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
     assert len(written) == (2 + 10 + 1) * 25 + 1  # at 25 frames/s two seconds, ten for the jump, and one
 
 
+def test_each_slide_of_a_film_of_slides_is_shown(tmp_path, photo):
+    written = []
+    writer = SimpleNamespace(write=written.append, close=lambda: None)
+    results = Results(tmp_path, COLUMNS, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
+    slides = Source(name="slides.mp4", kind="video", frames=lambda: iter([]), count=3, fps=1 / 30)
+    with results, results.video(slides) as film:
+        for number in range(3):
+            frame = Frame(source="slides.mp4", number=number, time_s=30.0 * number, image=photo)
+            film.add(Prediction(frame=frame, faces=[]))
+    assert len(written) == 3
+
+
 def test_one_film_named_twice_is_two_films(predict, video, tmp_path):
     video(5)
     predict("film.mp4", "film.mp4")
@@ -476,6 +489,24 @@ class TestFiles:
             with self.results(tmp_path, formats=formats):
                 pass
             assert {path.name for path in tmp_path.iterdir()} == {f"predictions.{suffix}" for suffix in formats}
+
+    @pytest.mark.parametrize("name", ["predictions.csv", "events.csv", "predictions.parquet"])
+    def test_tables_of_other_programs_are_not_deleted(self, tmp_path, name):
+        (tmp_path / name).write_text("split,image,target,prediction\n")
+        with (
+            pytest.raises(InputError, match=f"{name} is not of fer-predict, and would be lost"),
+            self.results(tmp_path),
+        ):
+            pass
+        assert (tmp_path / name).exists()
+
+    def test_pictures_are_not_written_over_those_that_are_read(self, tmp_path):
+        for name, setting in (("pictures/a.jpg", "pictures"), ("videos/a.mp4", "videos")):
+            source = Source(name=str(tmp_path / name), kind="image", frames=lambda: iter([]))
+            with pytest.raises(InputError, match="might be written over: choose an --output other than"):
+                self.results(tmp_path, **{setting: True}).spares([source])
+            self.results(tmp_path).spares([source])
+            self.results(tmp_path / "elsewhere", **{setting: True}).spares([source])
 
     def test_a_class_with_a_comma_in_its_name_is_one_column(self, tmp_path):
         with table_writer(tmp_path / "table.csv", ["source", "p_sad, tired"]) as table:

@@ -11,6 +11,7 @@ import pytest
 from fer_lightning import Predictor
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
+from fer_lightning.inference import predictor as predictor_module
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.bundled import NAME, SHA256, bundled
@@ -119,6 +120,34 @@ def test_only_a_few_frames_are_in_memory_at_a_time(onnx_model):
     for _ in Predictor(onnx_model, workers=2, batch_size=4).predict_all(frames()):
         taken.append(1)
         assert len(given) - len(taken) <= 16
+
+
+def test_large_pictures_that_are_kept_do_not_wait_for_a_batch(onnx_model, monkeypatch):
+    monkeypatch.setattr(predictor_module, "MOST_BYTES", 100_000)
+    given, taken = [], []
+
+    def frames():
+        for i in range(40):
+            given.append(i)
+            yield lambda: Frame(source="f", image=np.zeros((200, 200, 3), np.uint8))  # 120,000 bytes
+
+    for _ in Predictor(onnx_model, workers=1, batch_size=64).predict_all(frames(), keep_images=True):
+        taken.append(1)
+        assert len(given) - len(taken) <= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_face": -3}, "min_face must be above 0, got -3"),
+        ({"detector": "mtcnn", "min_face": float("nan")}, "min_face must be above 0, got nan"),
+        ({"detector": "none", "profile": True}, "profile works only with detector haar, got none"),
+        ({"detector": "none", "align": True}, "align needs a detector"),
+    ],
+)
+def test_a_setting_that_a_detector_does_not_have_is_refused(onnx_model, settings, message):
+    with pytest.raises(InputError, match=message):
+        Predictor(onnx_model, **settings)
 
 
 def test_a_camera_is_answered_frame_by_frame(onnx_model, photo):

@@ -37,6 +37,12 @@ def test_a_folder_gives_its_pictures_and_videos_in_order(place):
     ]
 
 
+def test_hidden_folders_and_files_are_passed_over(place, write_image, face):
+    write_image(place / "photos" / ".thumbnails" / "b.png", face(1))
+    write_image(place / "photos" / "._b.png", face(1))
+    assert not [name for _, name in kinds("photos") if "/." in name]
+
+
 def test_what_was_written_about_a_folder_is_not_among_its_pictures(place, write_image, face):
     write_image(place / "outputs" / "predictions" / "today" / "pictures" / "b.jpg", face(1))
     assert all("predictions" not in name for _, name in [*kinds("."), *kinds("outputs")])

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +212,14 @@ def client(start_app, onnx_model) -> Iterator[httpx.Client]:
         yield client
 
 
+def wait_until_served(address: str) -> None:
+    for _ in range(200):
+        with suppress(httpx.ConnectError):
+            httpx.get(address)
+            return
+        time.sleep(0.1)
+
+
 class TestDoor:
     @pytest.fixture
     def known(self) -> dict[str, str]:
@@ -239,9 +249,11 @@ class TestDoor:
             ("who=a&model=other.onnx", b"x", 422),
             ("who=a&model=model.onnx", b"no picture", 422),
             ("model=model.onnx", b"x", 422),
+            ("who=a&model=model.onnx&smooth_s=nan", b"x", 422),
+            ("who=a&model=model.onnx&min_face=0", b"x", 422),
             ("who=a&model=model.onnx", b"x" * 4_000_001, 413),
         ],
-        ids=["model", "picture", "nobody", "large"],
+        ids=["model", "picture", "nobody", "smoothing", "face", "large"],
     )
     def test_a_bad_frame_is_refused(self, client, known, query, body, status):
         assert client.post(f"/frame?{query}", content=body, headers=known).status_code == status
@@ -254,6 +266,21 @@ class TestDoor:
         small, large = ({"files": ("photo.png", b"x" * size)} for size in (900_000, 1_100_000))
         assert client.post("/gradio_api/upload", files=small, headers=known).status_code == 200
         assert client.post("/gradio_api/upload", files=large, headers=known).status_code == 413
+
+    def test_a_file_of_the_machine_is_not_taken_for_an_upload(self, client, known, portrait):
+        data = [[{"path": str(portrait), "meta": {"_type": "gradio.FileData"}}], "model.onnx", "haar", 0.1, 0.3, False]
+        asked = client.post("/gradio_api/call/photos", json={"data": data}, headers=known)
+        answer = client.get(f"/gradio_api/call/photos/{asked.json()['event_id']}", headers=known).text
+        assert "event: error" in answer
+        assert "1 face" not in answer
+        assert portrait.exists()
+
+    @pytest.mark.parametrize("path", ["/frame?who=a&model=model.onnx", "/gradio_api/upload"])
+    def test_another_website_is_not_answered(self, client, known, path):
+        foreign = known | {"Origin": "http://evil.example"}
+        assert client.post(path, content=b"x", headers=foreign).status_code == 403
+        own = known | {"Origin": str(client.base_url).rstrip("/")}
+        assert client.post(path, content=b"x", headers=own).status_code in (400, 422)
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ"])
     def test_files_of_the_machine_are_not_served(self, client, known, path):
@@ -308,8 +335,8 @@ class TestCommand:
         assert finished.returncode == 1
         assert "cannot be used (Address already in use): choose another --port" in finished.stderr
 
-    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-    def test_nothing_is_left_when_it_ends(self, onnx_model, tmp_path, ending):
+    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_nothing_is_left_when_it_ends_though_a_page_is_open(self, onnx_model, tmp_path, ending):
         line = [sys.executable, "-m", "fer_lightning.app", "--no-open", "--model", str(onnx_model), "--port"]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -317,10 +344,14 @@ class TestCommand:
         places = os.environ | {"TMPDIR": str(tmp_path)}
         # A shell's background jobs, and what they start, ignore Ctrl-C.
         restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=places, **restore) as process:
-            assert process.stdout.readline().startswith("The page is at http://127.0.0.1:")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(line, env=places, **pipes, **restore) as process:
+            address = re.match("The page is at (http://127.0.0.1:[0-9]+)/", process.stdout.readline())[1]
             assert len(list(tmp_path.glob("fer-app-*"))) == 1
-            time.sleep(1)
-            process.send_signal(ending)
-            process.wait(timeout=60)
+            wait_until_served(address)
+            with httpx.stream("GET", f"{address}/gradio_api/heartbeat/page") as page:
+                assert page.status_code == 200
+                process.send_signal(ending)
+                process.wait(timeout=20)
+            assert process.stderr.read() == ""
         assert list(tmp_path.glob("fer-app-*")) == []

@@ -25,9 +25,15 @@ class EyeAligner:
         if not degrees:
             return square_crop(image, box, margin=margin)
         side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
-        turn = cv2.getRotationMatrix2D(box.centre, degrees, 1.0)
-        turn[:, 2] += side / 2 - np.array(box.centre)
-        return cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
+        # No more of the image than the square's diagonal reaches: OpenCV turns none of more than 32,766 pixels a side.
+        reach = math.ceil(side * math.sqrt(0.5)) + 2
+        left, top = (max(0, math.floor(centre) - reach) for centre in box.centre)
+        centre = np.array(box.centre) - (left, top)
+        width, height = np.ceil(centre).astype(int) + reach
+        turn = cv2.getRotationMatrix2D(centre, degrees, 1.0)
+        turn[:, 2] += side / 2 - centre
+        near = image[top : top + height, left : left + width]
+        return cv2.warpAffine(near, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
 
     def roll(self, image: np.ndarray, box: Box) -> float:
         """Degrees by which the line between the eyes falls to the right; 0 if two eyes are not found."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 MIN_FACE = 0.1  # smallest face to look for by default, in the sense of `smallest_side`
@@ -71,6 +72,15 @@ def square_crop(image: np.ndarray, box: Box, *, margin: float = 0.0) -> np.ndarr
     if rows[0] == top and rows[-1] == top + side - 1 and columns[0] == left and columns[-1] == left + side - 1:
         return image[top : top + side, left : left + side]
     return image[np.ix_(rows, columns)]
+
+
+def scaled_down(image: np.ndarray, factor: float) -> np.ndarray:
+    """An image (H, W) or (H, W, 3) reduced by a factor, to a pixel at least; a factor of 1 or more changes nothing."""
+    if factor >= 1:
+        return image
+    height, width = image.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _area(box: Box) -> float:

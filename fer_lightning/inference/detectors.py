@@ -32,7 +32,15 @@ class WholePicture:
 def create_detector(
     name: DetectorName, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE, profile: bool = False
 ) -> Detector:
-    """Build a detector by its name; `none` treats each image as a face crop."""
+    """Build a detector by its name; `none` treats each image as a face crop.
+
+    Raises:
+        InputError: A setting is out of range, or the detector does not have it.
+    """
+    if not min_face > 0:
+        raise InputError(f"min_face must be above 0, got {min_face}")
+    if profile and name != "haar":
+        raise InputError(f"profile works only with detector haar, got {name}")
     if name == "haar":
         return HaarDetector(min_face=min_face, max_side=max_side, profile=profile)
     if name == "mtcnn":

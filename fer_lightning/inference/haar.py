@@ -4,7 +4,16 @@ import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, iou, largest_first, smallest_side, suppress
+from fer_lightning.inference.boxes import (
+    MAX_SIDE,
+    MIN_FACE,
+    Box,
+    iou,
+    largest_first,
+    scaled_down,
+    smallest_side,
+    suppress,
+)
 from fer_lightning.inference.cascades import Cascades
 
 FRONTAL, PROFILE = "haarcascade_frontalface_default", "haarcascade_profileface"
@@ -53,7 +62,7 @@ class HaarDetector:
         height, width = image.shape[:2]
         smallest = smallest_side(self.min_face, image)
         factor = min(1.0, FINE / smallest, self.max_side / max(height, width))
-        gray = _reduced(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), factor)
+        gray = scaled_down(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), factor)
         edge = round(EDGE * min(gray.shape))
         gray = cv2.copyMakeBorder(gray, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
         smallest = max(1.0, smallest * factor)
@@ -70,7 +79,7 @@ class HaarDetector:
         factor = min(1.0, COARSE / smallest)
         window = max(1, round(smallest * factor / FINE_STEP))
         scout = self._cascades[SCOUTS.get(name, name)]
-        hits = scout.detectMultiScale(_reduced(gray, factor), COARSE_STEP, 0, minSize=(window, window))
+        hits = scout.detectMultiScale(scaled_down(gray, factor), COARSE_STEP, 0, minSize=(window, window))
         places = _together([Box(*map(float, hit)).scaled(1 / factor) for hit in hits])
         boxes = [box for place in places for box in self._look_again(name, gray, place, smallest)]
         return sorted(boxes, key=lambda box: -box.score)
@@ -84,7 +93,7 @@ class HaarDetector:
         factor = min(1.0, FINE / least)
         sizes = [(round(side * factor),) * 2 for side in (least, largest * SPAN)]
         boxes, _, scores = self._cascades[name].detectMultiScale3(
-            _reduced(gray[top:bottom, left:right], factor),
+            scaled_down(gray[top:bottom, left:right], factor),
             FINE_STEP,
             FINDS,
             minSize=sizes[0],
@@ -95,14 +104,6 @@ class HaarDetector:
             Box(*map(float, box), float(score)).scaled(1 / factor) for box, score in zip(boxes, scores, strict=True)
         ]
         return [box._replace(x=box.x + left, y=box.y + top) for box in found]
-
-
-def _reduced(gray: np.ndarray, factor: float) -> np.ndarray:
-    if factor >= 1:
-        return gray
-    height, width = gray.shape
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
 
 
 def _together(hits: list[Box]) -> list[list[Box]]:

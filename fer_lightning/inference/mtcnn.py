@@ -2,11 +2,10 @@
 
 import threading
 
-import cv2
 import numpy as np
 
 from fer_lightning.errors import InputError
-from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, largest_first, smallest_side
+from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, largest_first, scaled_down, smallest_side
 
 SMALLEST = 20  # pixels: the input size of its first network
 
@@ -39,7 +38,7 @@ class MtcnnDetector:
         height, width = image.shape[:2]
         factor = min(1.0, self.max_side / max(height, width))
         smallest = max(SMALLEST, round(smallest_side(self.min_face, image) * factor))
-        reduced = image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        reduced = scaled_down(image, factor)
         if min(reduced.shape[:2]) <= smallest:  # its first network would see nothing
             return []
         with self._lock:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_lightning.atomic import replacing
 from fer_lightning.errors import InputError
+from fer_lightning.inference.boxes import scaled_down
 from fer_lightning.inference.drawing import annotate, anonymise
 from fer_lightning.inference.predictor import Prediction
 
@@ -25,8 +26,7 @@ def annotated_frame(prediction: Prediction, *, anonymous: bool, bars: bool = Fal
 def write_picture(path: Path, image: np.ndarray) -> None:
     """Encode in the format of the path's suffix, reduced if it is too long for a JPEG; OSError if the disk is full."""
     if (longest := max(image.shape[:2])) > LONGEST_SIDE:
-        factor = LONGEST_SIDE / longest
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        image = scaled_down(image, LONGEST_SIDE / longest)
     _, data = cv2.imencode(path.suffix, image)
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -20,6 +20,8 @@ from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, Load, open_sources
 
+MOST_BYTES = 100_000_000  # of pictures that wait for a batch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
@@ -108,6 +110,8 @@ class Predictor:
             raise InputError(f"workers must be at least 1, got {workers}")
         self.model_path = find_model(model)
         self._backend: Backend = load_backend(self.model_path, device=device)
+        if align and detector == "none":
+            raise InputError("align needs a detector: detector none takes faces as they are")
         if isinstance(detector, str):
             detector = create_detector(detector, min_face=min_face, max_side=max_side, profile=profile)
         self._detector = detector
@@ -165,11 +169,16 @@ class Predictor:
         waiting: list[Found] = []
         for found in _in_order(find, frames, workers=self.workers, ahead=2 * self.workers if wait_for_batch else 0):
             waiting.append(found)
-            # Frames without a face must not accumulate either.
-            if not wait_for_batch or _count(waiting) >= self.batch_size or len(waiting) >= 2 * self.batch_size:
+            if not wait_for_batch or self._is_full(waiting):
                 yield from self.classify(waiting)
                 waiting = []
         yield from self.classify(waiting)
+
+    def _is_full(self, waiting: list[Found]) -> bool:
+        """Whether there are enough faces for a batch, or too many frames or bytes without one."""
+        faces = sum(len(each.boxes) for each in waiting)
+        size = sum(each.frame.image.nbytes for each in waiting if each.frame.image is not None)
+        return faces >= self.batch_size or len(waiting) >= 2 * self.batch_size or size > MOST_BYTES
 
     def find(self, frame: Frame, *, keep_image: bool = False) -> Found:
         """First half: find, crop and prepare the faces of a frame. Any thread may call it."""
@@ -201,10 +210,6 @@ class Predictor:
             images = card.preprocess.finish(np.stack(crops[first : first + self.batch_size]))
             rows += softmax(self._backend.logits(images) / card.temperature).tolist()
         return [dict(zip(card.class_names, row, strict=True)) for row in rows]
-
-
-def _count(found: list[Found]) -> int:
-    return sum(len(each.boxes) for each in found)
 
 
 def _in_order(function: Callable[[Load], Found], items: Iterable[Load], *, workers: int, ahead: int) -> Iterator[Found]:

@@ -7,17 +7,19 @@ from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 
+from fer_lightning.errors import InputError
 from fer_lightning.inference.events import Event, EventRecorder
 from fer_lightning.inference.pictures import VideoWriter, annotated_frame, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.sources import Source
-from fer_lightning.inference.table import FORMATS, TableWriter, printable, rows, table_writer
+from fer_lightning.inference.table import TableWriter, printable, rows, table_writer
 from fer_lightning.inference.timeline import Timeline
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 
 LONGEST_NAME = 200  # bytes; most file systems allow 255, of which numbers, suffixes and temporary names need some
 PROBLEM = ("source", "frame", "problem")
 EVENT = tuple(field.name for field in fields(Event))
+TABLE_BEGINNINGS = {"predictions.csv": "source,", "predictions.jsonl": '{"source":', "predictions.parquet": "PAR1"}
 PLAIN_FPS = 25.0  # frame rate of an annotated video if its source has none
 LONGEST_STILL_S = 10.0  # longest time to show one frame in it; a longer gap is a clock that jumped
 
@@ -78,9 +80,7 @@ class Results:
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            tables = [f"predictions.{suffix}" for suffix in FORMATS]
-            for name in ("problems.csv", "events.csv", *tables):  # an earlier run's would be about other sources
-                (self.folder / name).unlink(missing_ok=True)
+            self._delete_earlier_tables()
             with ExitStack() as stack:
                 for suffix in self._formats:
                     self._tables.append(self._table(f"predictions.{suffix}", self.columns))
@@ -99,6 +99,26 @@ class Results:
         if failed is not None:
             raise failed
 
+    def spares(self, sources: Sequence[Source]) -> None:
+        """Raise InputError if a picture or video would be written over one of the sources."""
+        if self.folder is None:
+            return
+        written = [name for name, wanted in (("pictures", self.pictures), ("videos", self.videos)) if wanted]
+        places = {(self.folder / name).resolve() for name in written}
+        for source in sources:
+            if Path(source.name).resolve().parent in places:
+                raise InputError(f"{source.name} might be written over: choose an --output other than {self.folder}")
+
+    def _delete_earlier_tables(self) -> None:
+        """Delete the tables of an earlier prediction, which would be about other sources; refuse to delete others."""
+        beginnings = {"problems.csv": ",".join(PROBLEM), "events.csv": ",".join(EVENT)} | TABLE_BEGINNINGS
+        tables = {self.folder / name: beginning for name, beginning in beginnings.items()}
+        for path, beginning in tables.items():
+            if path.exists() and path.stat().st_size and not path.read_bytes().startswith(beginning.encode()):
+                raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
+        for path in tables:
+            path.unlink(missing_ok=True)
+
     def _table(self, name: str, names: Sequence[str]) -> TableWriter:
         opened = table_writer(self.folder / name, names)
         table = opened.__enter__()
@@ -108,15 +128,15 @@ class Results:
     def add_picture(self, prediction: Prediction) -> Prediction:
         """Add a picture that does not belong to a video."""
         if self.folder is not None and self.pictures and prediction.readable:
-            path = self.folder / "pictures" / self._file_name(prediction.frame.source, ".jpg")
+            path = self.folder / "pictures" / self.file_name(prediction.frame.source, ".jpg")
             path.parent.mkdir(exist_ok=True)
             write_picture(path, annotated_frame(prediction, anonymous=self.anonymous))
-        self._add_rows(prediction)
+        self.add_rows(prediction)
         return prediction
 
     def add_fused(self, prediction: Prediction) -> Prediction:
         """Add the fused prediction of several views, which has no single picture to draw on."""
-        self._add_rows(prediction)
+        self.add_rows(prediction)
         return prediction
 
     @contextmanager
@@ -128,7 +148,8 @@ class Results:
         finally:
             video.close()
 
-    def _add_rows(self, prediction: Prediction) -> None:
+    def add_rows(self, prediction: Prediction) -> None:
+        """Add a prediction to the tables, and its problem if it has one."""
         for table in self._tables:
             table.write(rows(prediction, abstain_below=self.abstain_below))
         frame = prediction.frame
@@ -143,10 +164,11 @@ class Results:
         return self._table("problems.csv", PROBLEM)
 
     @cached_property
-    def _events(self) -> TableWriter:
+    def event_table(self) -> TableWriter:
+        """The table of all videos' events, opened by the first one."""
         return self._table("events.csv", EVENT)
 
-    def _file_name(self, source: str, suffix: str) -> str:
+    def file_name(self, source: str, suffix: str) -> str:
         """A file name for each source: its own name, with a number if another file has the same name."""
         stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
         stem = stem.encode()[:LONGEST_NAME].decode(errors="ignore")
@@ -161,7 +183,7 @@ class VideoResults:
 
     def __init__(self, results: Results, source: Source) -> None:
         self._results = results
-        self._name = results._file_name(source.name, "")
+        self._name = results.file_name(source.name, "")
         self._source = source
         self._tracker = Tracker(smooth_s=results.smooth_s)
         self._events = EventRecorder()
@@ -182,7 +204,7 @@ class VideoResults:
         self._timeline.add(prediction)
         if self._writer is not None and prediction.readable:
             self._film(prediction)
-        self._results._add_rows(prediction)
+        self._results.add_rows(prediction)
         return prediction
 
     def _film(self, prediction: Prediction) -> None:
@@ -190,7 +212,7 @@ class VideoResults:
         if not self._written:
             self._first_s = prediction.frame.time_s
         due = round((prediction.frame.time_s - self._first_s) * self._fps) + 1
-        too_many = due - self._written - round(LONGEST_STILL_S * self._fps)
+        too_many = due - self._written - max(1, round(LONGEST_STILL_S * self._fps))
         if too_many > 0:
             self._first_s += too_many / self._fps
             due -= too_many
@@ -202,13 +224,13 @@ class VideoResults:
 
     def close(self) -> None:
         """Write the events and the timeline, which are known only at the end."""
-        if self._writer is not None:
-            self._writer.close()
         folder = self._results.folder
         if folder is not None:
-            self._results._events.write(
+            self._results.event_table.write(
                 {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(event).items()}
                 for event in self._events.finish()
             )
             (folder / "timelines").mkdir(exist_ok=True)
             self._timeline.write(folder / "timelines" / f"{self._name}.png", self._source.name)
+        if self._writer is not None:
+            self._writer.close()

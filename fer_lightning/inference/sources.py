@@ -106,7 +106,9 @@ def _pictures_below(folder: str) -> Iterator[str]:
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREADABLE_SUFFIXES
     # Links to folders are not followed: they may lead in circles.
     for place, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if (Path(place).absolute().name, name) != OWN)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (Path(place).absolute().name, name) != OWN
+        )
         for name in sorted(names):
             if Path(name).suffix.lower() in wanted and not name.startswith("."):
                 yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
@@ -255,7 +257,8 @@ class _Newest:
 
     def stop(self) -> None:
         """Release the camera."""
-        self._open = False
+        with self._changed:
+            self._open = False
         self._thread.join(timeout=CAMERA_SILENCE_S)
         self._camera.release()
 

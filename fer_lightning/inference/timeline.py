@@ -31,17 +31,13 @@ class Timeline:
 
     def write(self, path: Path, title: str) -> None:
         """Plot to a PNG; nothing is written if there was no face to plot."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure  # not pyplot, whose state the threads of a server would share
 
         people = sorted(self._times, key=lambda track: -len(self._times[track]))[:MOST_PEOPLE]
         if not people:
             return
-        figure, axes = plt.subplots(
-            len(people), 1, figsize=(10, 0.9 + 1.7 * len(people)), sharex=True, squeeze=False, layout="constrained"
-        )
+        figure = Figure(figsize=(10, 0.9 + 1.7 * len(people)), layout="constrained")
+        axes = figure.subplots(len(people), 1, sharex=True, squeeze=False)
         for axis, track in zip(axes[:, 0], people, strict=True):
             times, probabilities = self._with_gaps(track)
             axis.stackplot(times, probabilities.T, labels=self.class_names, colors=PALETTE)
@@ -55,7 +51,6 @@ class Timeline:
         with replacing(path) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # or letters that the font lacks
             figure.savefig(temporary, dpi=120)
-        plt.close(figure)
 
     def _with_gaps(self, track: int) -> tuple[np.ndarray, np.ndarray]:
         """Times and probabilities, with a gap where the person was out of sight for more than a few frames."""

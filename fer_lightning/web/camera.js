@@ -78,9 +78,9 @@ async function once(mine) {
   const address = new URL("frame", page);
   address.search = new URLSearchParams({ who, ...JSON.parse(props.value) });
   const reply = await fetch(address, { method: "POST", body: jpeg });
-  const answer = await reply.json();
+  const answer = await reply.json().catch(() => ({}));
   if (stream !== mine) return;  // stopped in the meantime
-  if (!reply.ok) throw new Error(answer.detail || reply.statusText);
+  if (!reply.ok) throw new Error(typeof answer.detail === "string" ? answer.detail : reply.statusText);
   draw(picture, answer.faces, JSON.parse(props.value).anonymous);
   showBars(answer.faces[0]);
   words.textContent = answer.faces.length ? "" : "No face is seen: come closer, face the camera, or turn on a light.";
@@ -124,6 +124,10 @@ start.addEventListener("click", async () => {
     start.disabled = false;
   }
   words.textContent = "";
+  stream.getVideoTracks()[0].addEventListener("ended", () => {  // unplugged; not fired by stop()
+    if (stream) stop();
+    words.textContent = "The camera was lost: connect it, and start again.";
+  });
   video.srcObject = stream;
   await video.play();
   start.textContent = "Stop camera";

@@ -88,7 +88,7 @@ def _photos(service: Service, choices: list[Any]) -> None:
     outputs = [words, gallery, table, chosen, bars, faces, csv, pictures]
 
     def read(files: list[str] | None, *values: Any) -> tuple:
-        uploaded = [Path(file) for file in files or []]
+        uploaded = _uploaded(files or [])
         try:
             return _photos_shown(_answer(service.photos, uploaded, _settings(values)))
         finally:
@@ -145,8 +145,9 @@ def _video(service: Service, choices: list[Any]) -> None:
         if file is None:
             raise gr.Error("Choose a video first.", print_exception=False)
         nothing = gr.skip()
+        [uploaded] = _uploaded([file])
         try:
-            for answer in service.video(Path(file), _settings(values)):
+            for answer in service.video(uploaded, _settings(values)):
                 if not answer.done:
                     yield answer.note, *[nothing] * 5
                 else:
@@ -154,7 +155,7 @@ def _video(service: Service, choices: list[Any]) -> None:
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
         finally:
-            _delete([Path(file)])
+            _delete([uploaded])
 
     outputs = [words, shown, timeline, events, csv, events_csv]
     reading = start.click(read, [upload, *choices], outputs, api_name="video", concurrency_id="read")
@@ -205,9 +206,10 @@ def _compare(service: Service, choices: list[Any]) -> None:
         if file is None:
             raise gr.Error("Choose a photo first.", print_exception=False)
         pictures, rows, note = [], [], ""
+        [uploaded] = _uploaded([file])
         try:
             for name in service.models:
-                answer = _answer(service.photos, [Path(file)], _settings([name, *values]))
+                answer = _answer(service.photos, [uploaded], _settings([name, *values]))
                 pictures += [(str(path), name) for path in answer.files("pictures")]
                 rows += [
                     {"face": number + 1, "model": name, "emotion": face.emotion, "confidence": f"{face.confidence:.0%}"}
@@ -215,7 +217,7 @@ def _compare(service: Service, choices: list[Any]) -> None:
                 ]
                 note = _in_words(answer)
         finally:
-            _delete([Path(file)])
+            _delete([uploaded])
         return note, pictures, pd.DataFrame(rows).sort_values("face") if rows else None
 
     start.click(read, [upload, *choices], [words, gallery, table], api_name="compare", concurrency_id="read").then(
@@ -248,6 +250,14 @@ def _answer(read: Any, *arguments: Any) -> Answer:
         return read(*arguments)
     except InputError as error:
         raise gr.Error(str(error), print_exception=False) from None
+
+
+def _uploaded(files: list[str]) -> list[Path]:
+    paths = [Path(file) for file in files]
+    # Gradio keeps the same bytes once, whoever uploads them.
+    if gone := [path.name for path in paths if not path.exists()]:
+        raise gr.Error(f"{gone[0]} was read a moment ago, and deleted: choose it again.", print_exception=False)
+    return paths
 
 
 def _delete(uploaded: list[Path]) -> None:

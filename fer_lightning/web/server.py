@@ -2,12 +2,17 @@
 
 import base64
 import hmac
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import gradio as gr
-from fastapi import FastAPI, HTTPException, Request, Response
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Mount
 
 from fer_lightning.errors import InputError
 from fer_lightning.web.page import build_page
@@ -43,6 +48,8 @@ def create_app(
     async def door(request: Request, enter: Callable[[Request], Awaitable[Response]]) -> Response:
         if auth is not None and not _is_allowed(request.headers.get("authorization"), auth):
             return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="fer-app"'})
+        if _is_foreign(request):
+            return Response("this page answers no other website", status_code=403)
         response = await enter(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -53,9 +60,9 @@ def create_app(
         request: Request,
         who: str,
         model: str,
-        detector: str = "haar",
-        min_face: float = Settings.min_face,
-        smooth_s: float = Settings.smooth_s,
+        detector: Literal["haar", "mtcnn"] = "haar",
+        min_face: Annotated[float, Query(ge=0.01, le=1)] = Settings.min_face,
+        smooth_s: Annotated[float, Query(ge=0, le=60)] = Settings.smooth_s,
     ) -> dict:
         jpeg = bytearray()
         async for chunk in request.stream():  # regardless of the length that the request claims
@@ -69,6 +76,7 @@ def create_app(
             raise HTTPException(422, str(error)) from None
 
     page = build_page(service).queue(max_size=MOST_WAITING, default_concurrency_limit=AT_ONCE)
+    page.has_launched = True  # before that, Gradio takes the path of any file of this machine for an upload
     return gr.mount_gradio_app(
         app,
         page,
@@ -81,6 +89,26 @@ def create_app(
         pwa=False,
         enable_monitoring=False,
     )
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Serve the page until SIGINT or SIGTERM."""
+    _Server(uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)).run()
+
+
+class _Server(uvicorn.Server):
+    """Ends the connections that open pages keep alive, instead of waiting until their browsers are closed."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        [page] = [route.app for route in self.config.app.routes if isinstance(route, Mount)]
+        page.stop_event.set()
+        await super().shutdown(sockets)
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a page of another website has sent it, by what the browser says."""
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 def _is_allowed(header: str | None, auth: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError, decode_picture
+from fer_lightning.images import decode_picture
 from fer_lightning.inference.boxes import MIN_FACE
 from fer_lightning.inference.palette import colour_of
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
@@ -24,6 +24,7 @@ from fer_lightning.web.video_writer import BrowserVideoWriter
 
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
 HOUR = 3600  # seconds after which results are deleted
+MOST_PIXELS = 4_000_000  # of a camera's frame
 ESTIMATE_AFTER = 25  # frames of a video after which the remaining time is estimated
 
 
@@ -140,12 +141,9 @@ class Service:
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
         """The faces in a camera frame; people are tracked and smoothed as long as `who` keeps sending to one model."""
-        try:
-            image = decode_picture(jpeg, "the frame").image
-        except BadImageError as error:
-            raise InputError(str(error)) from None
-        start = time.perf_counter()
         predictor = self.predictor(settings)
+        image = decode_picture(jpeg, "the frame", most_pixels=MOST_PIXELS).image
+        start = time.perf_counter()
         frame = Frame(source=who, time_s=time.monotonic(), image=image)
         [prediction] = predictor.classify([predictor.find(frame)])
         with self._lock:
