@@ -75,7 +75,7 @@ def _serve(
 
     Image.MAX_IMAGE_PIXELS = max_pixels
     app = create_app(
-        _named(models),
+        _by_name(models),
         folder / "results",
         auth=auth,
         max_upload_bytes=max_upload_mb * 1_000_000,
@@ -102,7 +102,7 @@ def _open_once_served(address: str, host: str, port: int) -> None:
     webbrowser.open(address)
 
 
-def _named(models: list[str]) -> dict[str, Path | None]:
+def _by_name(models: list[str]) -> dict[str, Path | None]:
     """Names for the page: the file names, or the whole paths where two are the same."""
     if not models:
         return {"bundled": None}

@@ -24,7 +24,6 @@ from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.code_version import describe_code
 from fer_lightning.data.announce import announce, check_trainable
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.durations import in_words
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.metrics import Findings, Meter, per_class_scores
@@ -32,6 +31,7 @@ from fer_lightning.plain_errors import plain_errors
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.sweep import run_job
+from fer_lightning.words import duration
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +153,10 @@ def _check_cost(pipeline: Pipeline, datamodule: FaceDataModule, chosen: np.ndarr
     fit_seconds = time.perf_counter() - start - features_seconds
     times = len(chosen) / probe
     expected = features_seconds * times + fit_seconds * times**2
-    log.info("fitting an SVM to %s images takes about %s here", f"{len(chosen):,}", in_words(expected))
+    log.info("fitting an SVM to %s images takes about %s here", f"{len(chosen):,}", duration(expected))
     if len(chosen) > MOST_FOR_SVM:
         raise InputError(
-            f"an SVM of {len(chosen):,} images would take about {in_words(expected)} here, since the time grows with "
+            f"an SVM of {len(chosen):,} images would take about {duration(expected)} here, since the time grows with "
             f"their square ({probe:,} were timed): use fewer with max_images=20000, or model=knn"
         )
 

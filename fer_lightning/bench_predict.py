@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -27,6 +26,7 @@ from fer_lightning.inference.boxes import Box, iou, square_crop
 from fer_lightning.inference.haar import HaarDetector
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.predictor import Found, Prediction, Predictor
+from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.inference.table import columns
@@ -126,13 +126,8 @@ def _results(folder: str) -> Results:
 def _predict(model: Path, sources: list[Source]) -> Iterator[Prediction]:
     """The same steps as the command, from files to a table."""
     predictor = Predictor(model, min_face=MIN_FACE)
-    frames = chain.from_iterable(source.frames() for source in sources)
     with tempfile.TemporaryDirectory() as folder, _results(folder) as results:
-        if sources[0].kind == "video":
-            with results.video(sources[0]) as video:
-                yield from map(video.add, predictor.predict_all(frames))
-        else:
-            yield from map(results.add_picture, predictor.predict_all(frames))
+        yield from predict_sources(predictor, sources, results, keep_images=False)
 
 
 def _rate(model: Path, film: Path) -> float:

@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fer_lightning.atomic import replacing
@@ -109,7 +110,10 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
             )
         with replacing(output) as temporary:
             temporary.write_bytes(candidate.read_bytes())
-    Console().print(f"Written: [bold]{output}[/bold]. Try it: fer-predict --model {output} PHOTO", soft_wrap=True)
+    Console().print(
+        f"Written: [bold]{escape(str(output))}[/bold]. Try it: fer-predict --model {escape(str(output))} PHOTO",
+        soft_wrap=True,
+    )
     return parity
 
 

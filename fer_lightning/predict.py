@@ -113,7 +113,7 @@ def main(
     if show:
         check_window()
     introduce(console, predictor)
-    moving = any(source.kind != "image" for source in found)
+    moving = any(source.moving for source in found)
     names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
     only_rows = json_ and save == "table" and format_ is None
     results = Results(

@@ -22,7 +22,7 @@ LAYERS = [
         "own_gpu",
         "cores",
         "seeding",
-        "durations",
+        "words",
         "html_page",
         "markdown",
     },

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_lightning.app import _named, _open_once_served
+from fer_lightning.app import _by_name, _open_once_served
 from fer_lightning.errors import InputError
 from fer_lightning.web.service import Service, Settings, face_names
 from fer_lightning.web.video_writer import BrowserVideoWriter
@@ -290,10 +290,10 @@ class TestDoor:
 class TestCommand:
     def test_models_of_one_name_are_told_apart_by_their_folders(self):
         paths = ["a/model.onnx", "b/model.onnx", "c/best.ckpt", "a/model.onnx"]
-        assert list(_named(paths)) == ["a/model.onnx", "b/model.onnx", "best.ckpt"]
+        assert list(_by_name(paths)) == ["a/model.onnx", "b/model.onnx", "best.ckpt"]
         runs = ["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"]
-        assert list(_named(runs)) == runs
-        assert _named([]) == {"bundled": None}
+        assert list(_by_name(runs)) == runs
+        assert _by_name([]) == {"bundled": None}
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "fer_lightning.app", "--no-open", *options]

@@ -77,8 +77,8 @@ class OnnxBackend:
         preprocess = self.card.preprocess
         expected = ([preprocess.channels, preprocess.size, preprocess.size], [len(self.card.class_names)])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = (inputs[0].shape[1:], outputs[0].shape[1:])
-        if len(inputs) != 1 or len(outputs) != 1 or found != expected:
+        found = tuple([tensor.shape[1:] for tensor in tensors] for tensors in (inputs, outputs))
+        if found != tuple([shape] for shape in expected):
             raise InputError(
                 f"{path} takes {found[0]} and gives {found[1]}, but its description says {expected[0]} and "
                 f"{expected[1]}: export it again with fer-export"

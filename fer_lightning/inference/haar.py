@@ -80,7 +80,7 @@ class HaarDetector:
         window = max(1, round(smallest * factor / FINE_STEP))
         scout = self._cascades[SCOUTS.get(name, name)]
         hits = scout.detectMultiScale(scaled_down(gray, factor), COARSE_STEP, 0, minSize=(window, window))
-        places = _together([Box(*map(float, hit)).scaled(1 / factor) for hit in hits])
+        places = _by_place([Box(*map(float, hit)).scaled(1 / factor) for hit in hits])
         boxes = [box for place in places for box in self._look_again(name, gray, place, smallest)]
         return sorted(boxes, key=lambda box: -box.score)
 
@@ -106,7 +106,7 @@ class HaarDetector:
         return [box._replace(x=box.x + left, y=box.y + top) for box in found]
 
 
-def _together(hits: list[Box]) -> list[list[Box]]:
+def _by_place(hits: list[Box]) -> list[list[Box]]:
     """Group hits by place, the largest hit of each first."""
     places: list[list[Box]] = []
     for hit in sorted(hits, key=lambda hit: -hit.width):

@@ -14,16 +14,15 @@ def predict_sources(
     predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
     """Predict on pictures in one stream, so that they share batches, and on each video separately."""
-    for kind, group in groupby(sources, key=lambda source: "image" if source.kind == "image" else id(source)):
-        members = list(group)
-        frames = chain.from_iterable(source.frames() for source in members)
-        live = members[0].kind == "camera"
-        predictions = predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not live)
-        if kind == "image":
-            yield from map(results.add_picture, predictions)
-        else:
-            with results.video(members[0]) as video:
+    for _, group in groupby(sources, key=lambda source: id(source) if source.moving else None):
+        first, *others = group
+        frames = chain.from_iterable(source.frames() for source in (first, *others))
+        predictions = predictor.predict_all(frames, keep_images=keep_images, wait_for_batch=not first.live)
+        if first.moving:
+            with results.video(first) as video:
                 yield from map(video.add, predictions)
+        else:
+            yield from map(results.add_picture, predictions)
 
 
 def predict_scenes(
@@ -34,10 +33,10 @@ def predict_scenes(
         with ExitStack() as stack:
             streams = []
             for source in views:
-                live = source.kind == "camera"
-                predictions = predictor.predict_all(source.frames(), keep_images=keep_images, wait_for_batch=not live)
-                moving = source.kind != "image"
-                add = stack.enter_context(results.video(source)).add if moving else results.add_picture
+                predictions = predictor.predict_all(
+                    source.frames(), keep_images=keep_images, wait_for_batch=not source.live
+                )
+                add = stack.enter_context(results.video(source)).add if source.moving else results.add_picture
                 streams.append(map(add, predictions))
             name = " + ".join(source.name for source in views)
             for moment in matched_in_time(streams):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 # Their frames are counted in the file. Elsewhere OpenCV derives a count from the duration, which sound may lengthen.
 COUNTED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"}
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
-OWN = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
+RESULTS = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
 
@@ -60,17 +61,27 @@ class Source:
 
     Attributes:
         name: Name in the table.
-        kind: `image`, `video` or `camera`.
+        kind: What it is.
         frames: Function that returns the frames from the beginning.
         count: Number of frames, if known.
         fps: Frames per second of a video or camera, if known.
     """
 
     name: str
-    kind: str
+    kind: Literal["image", "video", "camera"]
     frames: Callable[[], Iterator[Load]]
     count: int | None = 1
     fps: float | None = None
+
+    @property
+    def moving(self) -> bool:
+        """Whether its frames follow each other in time."""
+        return self.kind != "image"
+
+    @property
+    def live(self) -> bool:
+        """Whether its frames come when they happen."""
+        return self.kind == "camera"
 
 
 def open_sources(names: Sequence[str], *, start: float | None = None) -> list[Source]:
@@ -87,11 +98,11 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
         elif name.isdecimal() and not Path(name).exists():
             sources.append(open_camera(int(name), start=start))
         elif Path(name).is_dir():
-            sources += [_file(path) for path in _pictures_below(name)] or [_nothing(name, "holds no image or video")]
+            sources += [_file(path) for path in _pictures_below(name)] or [_unreadable(name, "holds no image or video")]
         elif not os.path.lexists(name) and glob.has_magic(name):
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 - a Path knows no absolute patterns
             files = [_file(path) for path in sorted(matches) if Path(path).is_file()]
-            sources += files or [_nothing(name, "matches no file")]
+            sources += files or [_unreadable(name, "matches no file")]
         else:
             sources.append(_file(name))
     return sources
@@ -107,7 +118,7 @@ def _pictures_below(folder: str) -> Iterator[str]:
     # Links to folders are not followed: they may lead in circles.
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (Path(place).absolute().name, name) != OWN
+            name for name in folders if not name.startswith(".") and (Path(place).absolute().name, name) != RESULTS
         )
         for name in sorted(names):
             if Path(name).suffix.lower() in wanted and not name.startswith("."):
@@ -124,7 +135,7 @@ def _file(path: str) -> Source:
     return _image(path, Path(path).read_bytes)
 
 
-def _nothing(name: str, problem: str) -> Source:
+def _unreadable(name: str, problem: str) -> Source:
     return Source(name=name, kind="image", frames=lambda: iter([lambda: Frame(source=name, problem=problem)]))
 
 

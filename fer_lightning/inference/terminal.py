@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.results import Results
+from fer_lightning.words import counted
 
 MOST_LINES = 10  # lines of a list
 
@@ -47,7 +48,9 @@ def introduce(console: Console, predictor: Predictor) -> None:
     card = predictor.card
     dataset = card.training.get("dataset", "an unknown dataset")
     score = next((f", {name} {value:.1%}" for name, value in card.metrics.items() if name.endswith("/acc")), "")
-    console.print(f"Model: {escape(str(predictor.model_path))} (trained on {dataset}{score})", soft_wrap=True)
+    console.print(
+        f"Model: {escape(str(predictor.model_path))} (trained on {escape(str(dataset))}{score})", soft_wrap=True
+    )
     if dataset == "synthetic":
         console.print("[yellow]It was trained on drawn faces only: do not trust it on real ones.[/yellow]")
 
@@ -76,15 +79,11 @@ def summarise(console: Console, tally: Tally, results: Results) -> None:
     if tally.frames <= MOST_LINES and tally.faces:
         console.print(_faces_table(tally.first))
     console.print(
-        f"{_count(tally.frames, 'image')}, {_count(tally.faces, 'face')}, {tally.no_face} without a face, "
+        f"{counted(tally.frames, 'image')}, {counted(tally.faces, 'face')}, {tally.no_face} without a face, "
         f"{tally.unreadable} unreadable, in {tally.seconds:.1f} s ({tally.frames / tally.seconds:.1f}/s)"
     )
     if results.folder is not None:
         console.print(f"Results: [bold]{escape(str(results.folder))}[/bold]", soft_wrap=True)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _faces_table(predictions: list[Prediction]) -> Table:

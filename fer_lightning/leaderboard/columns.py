@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from fer_lightning.durations import in_words
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.pooling import pooled_score
+from fer_lightning.words import duration
 
 SCORES = ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")  # in leaderboard.csv, beside the metric
 COSTS = ("parameters", "multiply_adds", "epochs", "train_seconds")
@@ -70,7 +70,7 @@ def cells(entry: Entry) -> list[str]:
         "" if cost["parameters"] is None else f"{cost['parameters']:,.0f}",
         "" if cost["multiply_adds"] is None else f"{cost['multiply_adds'] / 1e6:,.1f} M",
         "" if cost["epochs"] is None else f"{cost['epochs']:g}",
-        "" if cost["train_seconds"] is None else in_words(cost["train_seconds"]),
+        "" if cost["train_seconds"] is None else duration(cost["train_seconds"]),
         "; ".join(chosen_by),
         _hardware(entry),
     ]

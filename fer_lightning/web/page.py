@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def build_page(service: Service) -> gr.Blocks:
         gr.Markdown("# Facial expressions\nPhotos, videos and the camera, read on this machine.")
         with gr.Accordion("Settings", open=False):
             names = list(service.models)
-            choices = [
+            choices = [  # in the order of `Settings`
                 gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1),
                 gr.Radio(
                     ["haar", "mtcnn"], value="haar", label="Detector", info="mtcnn finds turned and tilted faces."
@@ -178,10 +179,8 @@ def _video_shown(answer: Answer) -> tuple:
 
 
 def _webcam(choices: list[Any]) -> None:
-    names = ("model", "detector", "min_face", "smooth_s", "anonymous")
-
     def chosen(*values: Any) -> str:
-        return json.dumps(dict(zip(names, values, strict=True)))
+        return json.dumps(asdict(_settings(values)))
 
     camera = gr.HTML(
         value=chosen(*(choice.value for choice in choices)),
@@ -241,8 +240,8 @@ def _about(service: Service, name: str) -> str:
 
 
 def _settings(values: Any) -> Settings:
-    model, detector, min_face, smooth_s, anonymous = values
-    return Settings(model=model, detector=detector, min_face=min_face, smooth_s=smooth_s, anonymous=anonymous)
+    names = [field.name for field in fields(Settings)]
+    return Settings(**dict(zip(names, values, strict=True)))
 
 
 def _answer(read: Any, *arguments: Any) -> Answer:

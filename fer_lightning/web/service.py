@@ -21,6 +21,7 @@ from fer_lightning.inference.sources import Frame, Source, open_sources
 from fer_lightning.inference.table import columns
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
+from fer_lightning.words import counted
 
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
 HOUR = 3600  # seconds after which results are deleted
@@ -106,18 +107,25 @@ class Service:
 
     def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
         """Read photos; for unreadable ones, the reason is in the predictions' frames."""
-        predictor, sources = self.predictor(settings), [source for path in uploads for source in _named(path)]
+        predictor = self.predictor(settings)
+        sources = [source for path in uploads for source in _under_its_own_name(path)]
         if not sources:
             raise InputError("choose one or more photos first")
         with self._results(predictor, settings, pictures=True) as results:
-            predictions = [_light(each) for each in predict_sources(predictor, sources, results, keep_images=True)]
+            predictions = [
+                _without_pixels(each) for each in predict_sources(predictor, sources, results, keep_images=True)
+            ]
         faces = sum(len(each.faces) for each in predictions)
-        return Answer(folder=results.folder, predictions=predictions, note=_count(len(predictions), faces, "photo"))
+        return Answer(
+            folder=results.folder,
+            predictions=predictions,
+            note=f"{counted(len(predictions), 'photo')}, {counted(faces, 'face')}",
+        )
 
     def video(self, upload: Path, settings: Settings) -> Iterator[Answer]:
         """Read a video, yielding its progress now and then; if closed early, the results so far are complete."""
         predictor = self.predictor(settings)
-        [source] = _named(upload)
+        [source] = _under_its_own_name(upload)
         if source.kind != "video":
             raise InputError(f"{upload.name} is not a video: use the first tab for photos")
         results, predictions, started = self._results(predictor, settings, videos=True), [], time.perf_counter()
@@ -126,7 +134,7 @@ class Service:
             stream = predict_sources(predictor, [source], results, keep_images=True)
             try:
                 for prediction in stream:
-                    predictions.append(_light(prediction))
+                    predictions.append(_without_pixels(prediction))
                     now = time.perf_counter()
                     if now - told > 0.5:
                         told = now
@@ -136,7 +144,7 @@ class Service:
             finally:
                 stream.close()  # finishes the video before the tables
         faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
-        note = f"{_count(len(predictions), faces, 'frame')}, read in {seconds:.1f} s."
+        note = f"{counted(len(predictions), 'frame')}, {counted(faces, 'face')}, read in {seconds:.1f} s."
         yield Answer(folder=results.folder, predictions=predictions, note=note)
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
@@ -154,7 +162,7 @@ class Service:
             while len(self._trackers) > MOST_PEOPLE:
                 self._trackers.popitem(last=False)
             prediction = tracker.follow(prediction)
-        return {"faces": [_plain(face) for face in prediction.faces], "ms": 1000 * (time.perf_counter() - start)}
+        return {"faces": [_as_json(face) for face in prediction.faces], "ms": 1000 * (time.perf_counter() - start)}
 
     def _keep_forgetting(self) -> None:
         while True:
@@ -197,7 +205,7 @@ def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
     ]
 
 
-def _named(path: Path) -> list[Source]:
+def _under_its_own_name(path: Path) -> list[Source]:
     """An upload as a source with its own file name, without the folder it was stored in."""
 
     def renamed(source: Source) -> Source:
@@ -210,11 +218,11 @@ def _named(path: Path) -> list[Source]:
     return [renamed(source) for source in open_sources([str(path)])]
 
 
-def _light(prediction: Prediction) -> Prediction:
+def _without_pixels(prediction: Prediction) -> Prediction:
     return replace(prediction, frame=prediction.frame.without_image())
 
 
-def _plain(face: Face) -> dict[str, Any]:
+def _as_json(face: Face) -> dict[str, Any]:
     return {
         "box": [round(side, 1) for side in face.box[:4]],
         "track": face.track,
@@ -227,11 +235,7 @@ def _plain(face: Face) -> dict[str, Any]:
 
 def _progress(frames: int, total: int | None, seconds: float) -> str:
     if not total or frames < ESTIMATE_AFTER:
-        return f"{frames:,} frame{'' if frames == 1 else 's'} read."
+        return f"{counted(frames, 'frame')} read."
     left = max(total - frames, 0) * seconds / frames
     minutes, rest = divmod(round(left), 60)
     return f"{frames:,} of {total:,} frames read; about {f'{minutes} min ' if minutes else ''}{rest} s left."
-
-
-def _count(pictures: int, faces: int, name: str) -> str:
-    return f"{pictures:,} {name}{'' if pictures == 1 else 's'}, {faces:,} face{'' if faces == 1 else 's'}"
