@@ -77,11 +77,12 @@ class OnnxBackend:
         preprocess = self.card.preprocess
         expected = ([preprocess.channels, preprocess.size, preprocess.size], [len(self.card.class_names)])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = tuple([tensor.shape[1:] for tensor in tensors] for tensors in (inputs, outputs))
-        if found != tuple([shape] for shape in expected):
+        found = [[tensor.shape[1:] for tensor in tensors] for tensors in (inputs, outputs)]
+        if found != [[shape] for shape in expected]:
+            taken, given = (", ".join(map(str, shapes)) or "nothing" for shapes in found)
             raise InputError(
-                f"{path} takes {found[0]} and gives {found[1]}, but its description says {expected[0]} and "
-                f"{expected[1]}: export it again with fer-export"
+                f"{path} takes {taken} and gives {given}, but its description says {expected[0]} and {expected[1]}: "
+                "export it again with fer-export"
             )
 
 

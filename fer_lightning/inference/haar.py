@@ -45,8 +45,6 @@ class HaarDetector:
     """
 
     def __init__(self, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE, profile: bool = False) -> None:
-        if not min_face > 0:
-            raise InputError(f"min-face must be above 0, got {min_face}")
         if max_side < FINE:
             raise InputError(f"max-side must be at least {FINE} pixels, got {max_side}")
         self.min_face = min_face

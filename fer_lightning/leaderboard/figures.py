@@ -22,13 +22,16 @@ MOST = 12  # bars or curves in one picture
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
     """Metric by kernel size, with the standard deviation where there are several runs.
 
-    There is one line for each table, network and combination of the other settings that tell the entries apart.
+    There is one line for each table, network and combination of the other settings that tell the entries apart, except
+    for the precision: of entries that differ only in that, the best is shown.
     """
     lines: dict[str, dict[int, Entry]] = {}
     for entry in entries:
         if (kernel := entry.runs[0].settings.get(KERNEL)) is not None:
-            others = " ".join(part for part in entry.label.split() if not part.startswith("kernel_size="))
-            lines.setdefault(f"{others}, {entry.comparison}", {})[kernel] = entry
+            others = " ".join(
+                part for part in entry.label.split() if not part.startswith(("kernel_size=", "precision="))
+            )
+            lines.setdefault(f"{others}, {entry.comparison}", {}).setdefault(kernel, entry)
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
