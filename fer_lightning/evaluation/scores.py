@@ -83,9 +83,7 @@ def scores_with_intervals(
     point = answers.scores(np.ones((1, len(targets))))
     blocks = [answers.scores(weights) for weights in _resamples(len(targets), resamples, seed, units)]
     limits = {
-        name: _limits(
-            np.concatenate([block[name] for block in blocks]) if blocks and name not in WITHOUT_INTERVAL else value[:0]
-        )
+        name: _limits(np.concatenate([value[:0], *(block[name] for block in blocks if name not in WITHOUT_INTERVAL)]))
         for name, value in point.items()
     }
     overall, classes = {}, [{} for _ in range(probabilities.shape[1])]

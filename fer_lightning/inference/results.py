@@ -114,8 +114,11 @@ class Results:
         beginnings = {"problems.csv": ",".join(PROBLEM), "events.csv": ",".join(EVENT)} | TABLE_BEGINNINGS
         tables = {self.folder / name: beginning for name, beginning in beginnings.items()}
         for path, beginning in tables.items():
-            if path.exists() and path.stat().st_size and not path.read_bytes().startswith(beginning.encode()):
-                raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
+            if path.exists():
+                with path.open("rb") as file:
+                    found = file.read(len(beginning)).decode(errors="replace")
+                if found not in ("", beginning):
+                    raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
         for path in tables:
             path.unlink(missing_ok=True)
 

@@ -61,7 +61,7 @@ class Source:
 
     Attributes:
         name: Name in the table.
-        kind: What it is.
+        kind: A picture, a file of frames, or frames as they happen.
         frames: Function that returns the frames from the beginning.
         count: Number of frames, if known.
         fps: Frames per second of a video or camera, if known.

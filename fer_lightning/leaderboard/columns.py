@@ -7,7 +7,7 @@ import pandas as pd
 
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.pooling import pooled_score
-from fer_lightning.words import duration
+from fer_lightning.words import counted, duration
 
 SCORES = ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")  # in leaderboard.csv, beside the metric
 COSTS = ("parameters", "multiply_adds", "epochs", "train_seconds")
@@ -95,7 +95,7 @@ def _hardware(entry: Entry) -> str:
             machine = run.facts.get("hardware", {})
             name = ", ".join(machine.get("gpus") or [machine.get("cpu", "")]).replace("(R)", "")
             threads = machine.get("threads")
-            parts = [name, f"{threads} thread{'s' if threads > 1 else ''}" if threads else "", machine.get("precision")]
+            parts = [name, counted(threads, "thread") if threads else "", machine.get("precision")]
             yield ", ".join(part for part in parts if part)
 
     return "; ".join(dict.fromkeys(described()))

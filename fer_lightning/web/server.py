@@ -49,7 +49,9 @@ def create_app(
         if auth is not None and not _is_allowed(request.headers.get("authorization"), auth):
             return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="fer-app"'})
         if _is_foreign(request):
-            return Response("this page answers no other website", status_code=403)
+            return Response(
+                "this page answers no other website (a proxy must pass on the Host header)", status_code=403
+            )
         response = await enter(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
