@@ -31,6 +31,11 @@ from fer_lightning.inference.window import WindowClosed, check_window, show_fram
 
 Save = Literal["table", "images", "video", "all"]  # in addition to the table
 
+# headings of --help
+FACES = "Finding faces"
+VIDEOS = "Videos and several cameras"
+LIMITS = "Device and limits"
+
 
 def main(
     sources: Annotated[
@@ -56,40 +61,67 @@ def main(
             help="Table format: csv (default), jsonl, parquet, or several separated by commas; with --json alone none.",
         ),
     ] = None,
-    detector: Annotated[DetectorName, typer.Option(help="none: each image is a face crop already.")] = "haar",
-    min_face: Annotated[
-        float, typer.Option(help="Smallest face to find, in pixels; up to 1, as a fraction of the shorter side.")
-    ] = MIN_FACE,
-    max_side: Annotated[int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.")] = MAX_SIDE,
-    profile: Annotated[bool, typer.Option("--profile", help="Also look for faces seen from the side; slower.")] = False,
-    align: Annotated[bool, typer.Option("--align", help="First turn tilted heads upright by their eyes.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Number of faces that the network processes together.")] = 32,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads for decoding and detection. Default: one per core.")
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Device to run the network on.")] = "auto",
-    smooth: Annotated[
-        float, typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.")
-    ] = SMOOTH_S,
-    abstain_below: Annotated[
-        float, typer.Option(min=0, max=1, help="Confidence below which a face's status is low_confidence.")
-    ] = 0.0,
-    views: Annotated[
-        bool, typer.Option("--views", help="Treat the sources as views of one scene, and also write a fused result.")
+    json_: Annotated[
+        bool, typer.Option("--json", help="Rows as JSON lines on stdout, and nothing else there.")
     ] = False,
-    match: Annotated[
-        Match,
-        typer.Option(help="How to match faces across views: the largest of each view, or from left to right."),
-    ] = "largest",
-    max_pixels: Annotated[int, typer.Option(min=1, help="Largest image accepted, in pixels.")] = 100_000_000,
     anonymize: Annotated[
         bool, typer.Option("--anonymize", help="Hide the faces in every picture that is written or shown.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Show the annotated frames in a window.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Rows as JSON lines on stdout, and nothing else there.")
+    abstain_below: Annotated[
+        float, typer.Option(min=0, max=1, help="Confidence below which a face's status is low_confidence.")
+    ] = 0.0,
+    detector: Annotated[
+        DetectorName, typer.Option(help="none: each image is a face crop already.", rich_help_panel=FACES)
+    ] = "haar",
+    min_face: Annotated[
+        float,
+        typer.Option(
+            help="Smallest face to find, in pixels; up to 1, as a fraction of the shorter side.", rich_help_panel=FACES
+        ),
+    ] = MIN_FACE,
+    max_side: Annotated[
+        int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.", rich_help_panel=FACES)
+    ] = MAX_SIDE,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Also look for faces seen from the side; slower.", rich_help_panel=FACES),
     ] = False,
+    align: Annotated[
+        bool, typer.Option("--align", help="First turn tilted heads upright by their eyes.", rich_help_panel=FACES)
+    ] = False,
+    smooth: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds over which a video's probabilities are averaged.", rich_help_panel=VIDEOS),
+    ] = SMOOTH_S,
+    views: Annotated[
+        bool,
+        typer.Option(
+            "--views",
+            help="Treat the sources as views of one scene, and also write a fused result.",
+            rich_help_panel=VIDEOS,
+        ),
+    ] = False,
+    match: Annotated[
+        Match,
+        typer.Option(
+            help="How to match faces across views: the largest of each view, or from left to right.",
+            rich_help_panel=VIDEOS,
+        ),
+    ] = "largest",
+    device: Annotated[Device, typer.Option(help="Device to run the network on.", rich_help_panel=LIMITS)] = "auto",
+    batch_size: Annotated[
+        int,
+        typer.Option(min=1, help="Number of faces that the network processes together.", rich_help_panel=LIMITS),
+    ] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads for decoding and detection. Default: one per core.", rich_help_panel=LIMITS),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Largest image accepted, in pixels.", rich_help_panel=LIMITS)
+    ] = 100_000_000,
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
     formats = tuple(dict.fromkeys((format_ or "csv").split(",")))
