@@ -31,11 +31,8 @@ from fer_lightning.run_folder import claimed
 log = logging.getLogger(__name__)
 
 # Images are compared as stored in the cache, all of the same size and before any filter.
-UNREAD = {
-    place: value
-    for place, value in (config.NO_TRAINING | config.NO_PREPROCESS).items()
-    if place not in ("preprocess.size", "preprocess.channels")
-}
+UNREAD = config.NO_TRAINING | config.NO_BATCHES | config.NO_PREPROCESS | {"seed": 0}
+del UNREAD["preprocess.size"], UNREAD["preprocess.channels"]
 
 PAIRS_SHOWN = 8  # pairs of each kind on the contact sheet
 

@@ -45,7 +45,7 @@ NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 def main(cfg: DictConfig) -> float:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_job(cfg)
+        return run_job("baseline", cfg)
     return baseline(cfg, overrides=HydraConfig.get().overrides.task)
 
 
@@ -110,7 +110,7 @@ def _check_settings(cfg: DictConfig) -> None:
     config.check(cfg, config.BaselineConfig)
     if not str(cfg.model._target_).startswith(BASELINES):
         raise InputError("that model is a network: train it with python -m fer_lightning.train, or choose knn or svm")
-    config.refuse_unread(cfg, config.NO_TRAINING | config.NO_SCALING)
+    config.refuse_unread(cfg, config.NO_TRAINING | config.NO_BATCHES | config.NO_SCALING)
     if cfg.seed < 0:
         raise InputError(f"seed must be at least 0, got {cfg.seed}")
 

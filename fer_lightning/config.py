@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Hydra raises its errors instead of printing them its own way.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+# Pictures are written and never shown: a training must not end with the display it was started on.
+os.environ.setdefault("MPLBACKEND", "agg")
 
 import sys
 import warnings
@@ -29,11 +31,13 @@ from fer_lightning.sweep_folders import job_name, run_of, sweep_name
 
 __all__ = [
     "CONF_DIR",
+    "NO_BATCHES",
     "NO_PREPROCESS",
     "NO_SCALING",
     "NO_TRAINING",
     "check",
     "compose_config",
+    "get_object",
     "instantiate",
     "refuse_unread",
 ]
@@ -43,6 +47,8 @@ CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent /
 
 # For `refuse_unread`: settings that only the training of a network uses.
 NO_TRAINING = {"augmentation.transforms": [], "data.oversample": 0.0, "data.num_workers": None}
+# The same for what only networks use, trained or not.
+NO_BATCHES = {"data.batch_size": 128}
 # The same for the preprocessing, and for what of it comes after the filters.
 NO_PREPROCESS = {f"preprocess.{name}": value for name, value in asdict(Preprocess()).items()}
 NO_SCALING = {place: NO_PREPROCESS[place] for place in ("preprocess.scaling", "preprocess.mean", "preprocess.std")}

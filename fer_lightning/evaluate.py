@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-import matplotlib
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -69,13 +68,12 @@ UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
-    matplotlib.use("agg")
     if cfg.ckpt_path == "newest":  # another one by the time that the command is repeated
         cfg.ckpt_path = str(find_model("newest", exported=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         if isinstance(cfg.ckpt_path, ListConfig):
             raise InputError("a list of models is compared in one job: omit -m, or the brackets")
-        return run_job(cfg)
+        return run_job("evaluate", cfg)
     return evaluate(cfg, overrides=HydraConfig.get().overrides.task)
 
 

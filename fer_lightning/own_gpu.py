@@ -28,6 +28,9 @@ def visible_gpus() -> list[str]:
 class OwnGpu(Callback):
     """Hydra calls it around each job, in the job's process; it also respects jobs of other sweeps on this machine."""
 
+    def __init__(self) -> None:
+        self.gpus: list[str] = []  # a single run has all of them
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """List the GPUs once, before jobs are given one each."""
         self.gpus = visible_gpus()

@@ -26,7 +26,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
-from fer_lightning.code_version import describe_code
+from fer_lightning.code_version import code_digest, describe_code
 from fer_lightning.config import instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.plain_errors import USERS_MISTAKES
@@ -37,14 +37,22 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.5  # seconds between two checks of a job whether its sweep is still running
 LOCK_S = 10  # seconds that a job may take to notice that its sweep was killed
 CONNECT_S = 5
+CODE_AT_START = code_digest()
+
+
+ELSEWHERE = "sweep into another folder with hydra.sweep.dir=DIR"
 
 
 class JobFailed(Exception):
     """Why a job has no result, in one sentence."""
 
 
-def run_job(cfg: DictConfig) -> float | None:
+def run_job(command: str, cfg: DictConfig) -> float | None:
     """Run the current job of a multirun, unless it is already done, and return the metric that sweeps compare.
+
+    Args:
+        command: The module of this package that does it, as `train`.
+        cfg: The job's configuration.
 
     Returns:
         The monitored metric; None if the job failed, which `failure.json` in its folder and `SweepReport` report, or if
@@ -58,20 +66,25 @@ def run_job(cfg: DictConfig) -> float | None:
     job_dir = Path(hydra_cfg.runtime.output_dir)
     try:
         with FileLock(job_dir / ".lock", timeout=LOCK_S):
-            facts = _finished(job_dir, cfg)
-            if facts is None:
-                facts = _run(job_dir, hydra_cfg)
-            else:
+            if (facts := _result(job_dir)) is not None:
+                _check_code(facts)
                 log.info("%s: already done", job_dir.name)
+            else:
+                facts = _run(command, job_dir, hydra_cfg)
+            _check_settings(facts, cfg)
     except Timeout:
         _fail(job_dir, "another process is running it")
     except JobFailed as error:
         _fail(job_dir, str(error))
     else:
         (job_dir / "failure.json").unlink(missing_ok=True)
-        metrics = facts["metrics"]
-        return metrics.get(OmegaConf.select(cfg, "monitor.metric") or "val/acc")
+        return facts["metrics"].get(_compared(cfg))
     return None
+
+
+def _compared(cfg: DictConfig) -> str:
+    """The metric that sweeps compare; only a training has a setting for it."""
+    return OmegaConf.select(cfg, "monitor.metric") or "val/acc"
 
 
 def _refuse_several_processes(cfg: DictConfig) -> None:
@@ -83,30 +96,32 @@ def _refuse_several_processes(cfg: DictConfig) -> None:
         )
 
 
-def _finished(job_dir: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The job's existing result; None if there is none.
-
-    Raises:
-        JobFailed: It has another configuration, or was made by another code version.
-    """
+def _result(job_dir: Path) -> dict[str, Any] | None:
+    """The job's result; None if there is none yet."""
     path = job_dir / "result.json"
     if not path.exists():
         return None
     try:
         facts = json.loads(path.read_text())
-        theirs, code = _comparable(facts["config"]), _version(facts)
+        facts["config"]["output_dir"], facts["code_sha256"], facts["versions"]["fer_lightning"]  # what is compared
     except (OSError, ValueError, KeyError) as error:
         raise JobFailed(f"its result.json cannot be read ({error}): remove the folder") from error
-    elsewhere = "sweep into another folder with hydra.sweep.dir=DIR"
-    ours = _comparable(OmegaConf.to_container(cfg, resolve=True))
+    return facts
+
+
+def _check_settings(facts: dict[str, Any], cfg: DictConfig) -> None:
+    """Refuse the result of another job, or of a command that did not pass on all of the sweep's settings."""
+    theirs, ours = _comparable(facts["config"]), _comparable(OmegaConf.to_container(cfg, resolve=True))
     if changed := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
         key = changed[0]
         raise JobFailed(
-            f"the folder holds a run with {key}={theirs.get(key)}, but this job has {ours.get(key)}: {elsewhere}"
+            f"the folder holds a run with {key}={theirs.get(key)}, but this job has {ours.get(key)}: {ELSEWHERE}"
         )
-    if code != (now := _version(describe_code())):
-        raise JobFailed(f"the folder holds a run of another code version ({code}, now {now}): {elsewhere}")
-    return facts
+
+
+def _check_code(facts: dict[str, Any]) -> None:
+    if (code := _version(facts)) != (now := _version(describe_code())):
+        raise JobFailed(f"the folder holds a run of another code version ({code}, now {now}): {ELSEWHERE}")
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
@@ -121,38 +136,54 @@ def _version(facts: dict[str, Any]) -> str:
     return f"{facts['versions']['fer_lightning']} {facts['code_sha256'][:12]}"
 
 
-def _run(job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
+def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
     """Run the job as a process, resuming from its last checkpoint if there is one, and return its result.
 
     Raises:
-        JobFailed: The process ended without a result.
+        JobFailed: The process ended without a result, or would run other code than the jobs before it.
     """
+    if code_digest() != CODE_AT_START:
+        raise JobFailed("the code was changed since the sweep began: its jobs would not be comparable")
     checkpoints = job_dir / "checkpoints"
     resumed = (checkpoints / "last.ckpt").exists()
     if not resumed:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    command = [sys.executable, "-m", "fer_lightning.job", *_arguments(job_dir, hydra_cfg, resumed=resumed)]
+    arguments = _arguments(command, job_dir, hydra_cfg, resumed=resumed)
     log.info("%s: %s", job_dir.name, "goes on" if resumed else "starts")
     start = time.perf_counter()
     # With one job at a time, the job writes to the screen and shows its progress there.
     alone = hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
     with (job_dir / "output.log").open("ab+") as output:
         begin = output.seek(0, os.SEEK_END)
-        exit_code = _wait(command, output, alone=alone)
+        exit_code = _wait([sys.executable, "-m", "fer_lightning.job", *arguments], output, alone=alone)
         output.seek(begin)
         said = output.read().decode(errors="replace")
     if exit_code != 0:
         raise JobFailed(_reason(exit_code, said))
+    if (facts := _result(job_dir)) is None:
+        raise JobFailed("it ended without a result.json")
     log.info("%s: done in %.0f s", job_dir.name, time.perf_counter() - start)
-    return json.loads((job_dir / "result.json").read_text())
+    return facts
 
 
-def _arguments(job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
+def _arguments(command: str, job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
     """The job as arguments of the same command, without `sweep=`, which would start the sweep again."""
     own = [text for text in hydra_cfg.overrides.task if not text.startswith("sweep=")]
     folder = f"hydra.run.dir={_quoted(job_dir)}"
     checkpoint = [f"ckpt_path={_quoted(job_dir / 'checkpoints' / 'last.ckpt')}"] if resumed else []
-    return [f"fer_lightning.{hydra_cfg.job.name}", *own, folder, *checkpoint]
+    return [f"fer_lightning.{command}", *_places_of_settings(command, hydra_cfg), *own, folder, *checkpoint]
+
+
+def _places_of_settings(command: str, hydra_cfg: DictConfig) -> list[str]:
+    """The arguments that name a configuration of the user's own, which Hydra does not count among the job's."""
+    name = [f"--config-name={hydra_cfg.job.config_name}"] if hydra_cfg.job.config_name != command else []
+    folders = [
+        f"--config-dir={source.path}"
+        for source in hydra_cfg.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    searched = [text for text in hydra_cfg.overrides.hydra if text.startswith("hydra.searchpath=")]
+    return [*name, *folders, *searched]
 
 
 def _quoted(path: Path) -> str:
@@ -220,11 +251,13 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report how many jobs are done, which failed and why, and end with exit code 1 if any failed."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        failures = [path for path in sorted(sweep_dir.glob("*/failure.json")) if path.stat().st_mtime >= self.started]
-        done = len({path.parent for path in sweep_dir.glob("*/result.json")} - {path.parent for path in failures})
+        failures = [path for path in sorted(sweep_dir.rglob("failure.json")) if path.stat().st_mtime >= self.started]
+        done = len({path.parent for path in sweep_dir.rglob("result.json")} - {path.parent for path in failures})
         print(f"Jobs done: {done}, failed: {len(failures)}. Compare them: fer-report {sweep_dir}", flush=True)
         if failures:
-            reasons = [f"  {path.parent.name}: {json.loads(path.read_text())['reason']}" for path in failures]
+            reasons = [
+                f"  {path.parent.relative_to(sweep_dir)}: {json.loads(path.read_text())['reason']}" for path in failures
+            ]
             again = f"{len(failures)} of the sweep's jobs failed; running the same command again retries only these"
             sys.exit("\n".join([f"error: {again}", *reasons]))
 
@@ -236,10 +269,11 @@ def _is_grid(config: DictConfig) -> bool:
 
 def _check_comparable_trials(config: DictConfig) -> None:
     """End at once if a search would compare its trials by no validation score, or seek the worst."""
-    direction = {"min": "minimize", "max": "maximize"}[config.monitor.mode]
+    metric, mode = _compared(config), OmegaConf.select(config, "monitor.mode") or "max"
+    direction = {"min": "minimize", "max": "maximize"}[mode]
     if config.hydra.sweeper.get("direction", direction) != direction:
         sys.exit(
-            f"error: the best {config.monitor.metric} is the {config.monitor.mode}imum, and this search would "
+            f"error: the best {metric} is the {mode}imum, and this search would "
             f"{config.hydra.sweeper.direction} it: set hydra.sweeper.direction={direction}"
         )
     try:
@@ -249,7 +283,7 @@ def _check_comparable_trials(config: DictConfig) -> None:
         return  # the first trial reports it
     if not validates:
         sys.exit(
-            f"error: a search compares its trials by {config.monitor.metric}, and {datamodule.split.protocol} of "
+            f"error: a search compares its trials by {metric}, and {datamodule.split.protocol} of "
             f"{datamodule.index.dataset} has no validation split: choose another protocol (for subject_kfold: "
             "protocol.val_folds=1)"
         )

@@ -23,9 +23,9 @@ def sweep_name(command: str, arguments: Sequence[str]) -> str:
 
     The order of the arguments, and where the sweep runs, do not change the name.
     """
-    meant = [text for text in arguments if not text.startswith(NOT_OF_THE_JOB)]
+    meant = sorted(text for text in arguments if not text.startswith(NOT_OF_THE_JOB))
     values = "_".join(_plain(text.partition("=")[2]) for text in meant)
-    digest = _digest([command, sorted(meant), code_digest()])
+    digest = _digest([command, meant, code_digest()])
     return f"{values[:LONGEST]}_{digest}".lstrip("_")
 
 

@@ -15,7 +15,7 @@ from fer_lightning.sweep import run_job
 def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_job(cfg)
+        return run_job("train", cfg)
     # Only a run needs PyTorch and Lightning, which take seconds and memory: the sweep's own processes do without them.
     from fer_lightning.training import prepare_process, train
 

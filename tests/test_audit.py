@@ -159,6 +159,8 @@ def test_a_threshold_that_is_no_correlation_is_refused(run, threshold):
 def test_a_setting_that_an_audit_does_not_look_at_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="preprocess.gaussian_kernel=3 would change nothing here: omit it"):
         run("preprocess=gaussian")
+    with pytest.raises(InputError, match="seed=1 would change nothing here: omit it"):
+        run("seed=1")
     assert not (tmp_path / "audit").exists()
 
 

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
+from fer_lightning.sweep import JobFailed, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 
 TINY = (
@@ -108,18 +109,25 @@ def test_a_finished_job_of_other_settings_or_faces_is_neither_taken_for_this_one
 
 @pytest.mark.slow
 @needs_proc
-def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_same_command(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (signal.SIGKILL, "killed by SIGKILL, as a machine that runs out of memory does"),
+        (signal.SIGTERM, "stopped by SIGTERM"),
+    ],
+)
+def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_same_command(tmp_path, sent, reason):
     jobs = ("-m", *TINY, LONG, "logger=none", "seed=0,1")
     with subprocess.Popen(
         [sys.executable, "-m", "fer_lightning.train", *jobs], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as running:
         wait_for("sweep/*seed-0*/checkpoints/last.ckpt", tmp_path)
         [job] = processes_in(tmp_path)
-        os.kill(job, signal.SIGKILL)
+        os.kill(job, sent)
         said = running.communicate(timeout=300)[1]
     assert running.returncode == 1
     assert "seed-0" in said
-    assert "killed by SIGKILL, as a machine that runs out of memory does" in said
+    assert reason in said
     assert ["seed-1" in name for name in results(tmp_path)] == [True]
 
     again = sweep(tmp_path, *jobs[1:])
@@ -128,6 +136,23 @@ def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_sam
     assert {result["seed"] for result in results(tmp_path).values()} == {0, 1}
     assert all(result["epochs"] == 40 for result in results(tmp_path).values())
     assert not list(tmp_path.glob("sweep/*/failure.json"))
+
+
+def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
+    mine = tmp_path / "mine" / "experiment"
+    mine.mkdir(parents=True)
+    (mine / "quick.yaml").write_text("# @package _global_\ntrainer: {max_epochs: 1}\n")
+    own = ("--config-dir=mine", *TINY, "logger=none", "experiment=quick", "seed=0", "hydra.job.name=my_job")
+    finished = sweep(tmp_path, *own)
+    assert finished.returncode == 0, finished.stderr
+    [result] = results(tmp_path).values()
+    assert result["config"]["trainer"]["max_epochs"] == 1
+
+
+def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_lightning.sweep.code_digest", lambda: "edited")
+    with pytest.raises(JobFailed, match="the code was changed since the sweep began"):
+        _run("train", tmp_path, None)
 
 
 @pytest.mark.slow
@@ -345,11 +370,10 @@ def test_tensorboard_shows_what_the_jobs_of_a_sweep_vary_beside_their_final_metr
 def test_a_sweep_has_the_same_folder_for_the_same_command_wherever_it_runs():
     name = sweep_name("train", ["-m", "model=cnn3,cnn4", "seed=0,1"])
     assert name.startswith("cnn3,cnn4_0,1_")
-    digest = name.rpartition("_")[2]
     same = ["seed=0,1", "--multirun", "hydra/launcher=ray", "data.cache_dir=/elsewhere", "model=cnn3,cnn4"]
-    assert sweep_name("train", same).rpartition("_")[2] == digest
-    assert sweep_name("train", ["-m", "model=cnn3,cnn4", "seed=0,2"]).rpartition("_")[2] != digest
-    assert sweep_name("baseline", same).rpartition("_")[2] != digest
+    assert sweep_name("train", same) == name
+    assert sweep_name("train", ["-m", "model=cnn3,cnn4", "seed=0,2"]) != name
+    assert sweep_name("baseline", same) != name
 
 
 def test_a_jobs_folder_is_one_folder_and_not_too_long_for_one():
