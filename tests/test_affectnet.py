@@ -188,12 +188,20 @@ class TestClassFolders:
         assert index.class_names == AFFECTNET_CLASSES
         assert sorted(labels(index)) == sorted([*AFFECTNET_CLASSES] * 2)
 
-    def test_a_split_level_is_kept(self, kaggle_tree, tmp_path):
+    @pytest.mark.parametrize(
+        ("levels", "splits"),
+        [
+            (("train", "test"), {"train", "test"}),
+            (("train", "val", "test"), {"train", "val", "test"}),
+            (("train", "val"), {"train", "test"}),  # AffectNet's own val is what papers report on
+        ],
+    )
+    def test_a_split_level_is_kept(self, kaggle_tree, tmp_path, levels, splits):
         (kaggle_tree / "labels.csv").unlink()
-        for split in ("train", "test"):
-            (tmp_path / "levels").mkdir(exist_ok=True)
-            (tmp_path / "levels" / split).symlink_to(kaggle_tree)
-        assert set(read_affectnet(tmp_path / "levels").splits) == {"train", "test"}
+        (tmp_path / "levels").mkdir()
+        for level in levels:
+            (tmp_path / "levels" / level).symlink_to(kaggle_tree)
+        assert set(read_affectnet(tmp_path / "levels").splits) == splits
 
     def test_an_unknown_class_folder_is_named(self, kaggle_tree):
         (kaggle_tree / "labels.csv").unlink()

@@ -328,6 +328,19 @@ class TestFolder:
         own_names = dict(zip(levels.split(), ("train", "val", "test"), strict=True))
         assert index.splits.tolist() == [own_names[name.split("/")[0]] for name in index.names]
 
+    @pytest.mark.parametrize(("level", "split"), [("train", "train"), ("download/Test", "test")])
+    def test_a_lone_split_is_one(self, cats_and_dogs, level, split):
+        index = read_folder(cats_and_dogs(level))
+        assert index.class_names == ("cats", "dogs")
+        assert set(index.splits) == {split}
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+    def test_a_name_that_no_table_could_hold_is_told_before_anything_is_read(self, cats_and_dogs):
+        root = cats_and_dogs("")
+        (root / "cats" / "0.png").rename(root / os.fsdecode(b"cats/caf\xe9.png"))
+        with pytest.raises(InputError, match=r"holds cats/caf\\udce9\.png, whose name is not UTF-8, .*: rename it"):
+            read_folder(root)
+
     @pytest.mark.parametrize("top", ["download", "download/data v2"])
     @pytest.mark.parametrize("splits", [[""], ["train", "test"]], ids=["unsplit", "split"])
     def test_an_archives_own_top_folder_is_no_class(self, cats_and_dogs, top, splits):

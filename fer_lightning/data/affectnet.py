@@ -3,7 +3,7 @@
 * official: `train_set/` and `val_set/`, each with `images/<id>.jpg` and `annotations/<id>_exp.npy` (0 to 7; 8 to 10
   mean that there is no expression to name). Papers report on its validation split, so it is `test` here.
 * Kaggle: `labels.csv` with the columns `pth` and `label`, beside class folders whose names may contradict it.
-* class folders, with or without a train/val/test level.
+* class folders, with or without a train/val/test level; a lone val is AffectNet's own, and so `test` here too.
 """
 
 import io
@@ -93,7 +93,12 @@ def _labels(tree: FileTree) -> _Labels:
         return _kaggle(tree, csv_names[0])
     index = index_class_folders(tree, "affectnet")
     words = [_known(index.class_names[target], f"{tree.path}: the class directory") for target in index.targets]
-    return _Labels(list(index.names), words, None if index.splits is None else index.splits.tolist())
+    return _Labels(list(index.names), words, None if index.splits is None else _splits(index.splits))
+
+
+def _splits(found: np.ndarray) -> list[str]:
+    renamed = {} if "test" in found else {"val": "test"}
+    return [renamed.get(split, split) for split in found]
 
 
 def _official(tree: FileTree, annotations: list[re.Match[str]]) -> _Labels:

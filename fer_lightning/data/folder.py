@@ -25,7 +25,8 @@ SPLITS = {
 def read_folder(root: str | Path | None = None) -> FaceIndex:
     """Index a folder (or zip) of class folders; the classes are the folders' names, sorted.
 
-    The dataset is called by the root's name: two folders are two datasets, and one that has grown is still the same.
+    The dataset is called by the root's name: folders of two names are two datasets, and one that has grown is still the
+    same.
 
     Args:
         root: Folder or zip; None looks in `data/folder`, then `$FER_DATA/folder`.
@@ -53,7 +54,7 @@ def _dataset_name(root: Path) -> str:
 def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
     """Index the images of a tree by their folders; raises InputError as `read_folder` does."""
     names = tree.images()
-    if empty := [folder for folder in tree.empty_folders() if folder != "./"]:
+    if empty := tree.empty_folders():
         raise InputError(f"{tree.path}: the folder {', '.join(empty)} is empty; fill it or remove it")
     if not names:
         raise InputError(f"{tree.path} holds no image below its folders ({len(tree.names)} other files)")
@@ -80,8 +81,10 @@ def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
 
 
 def _without_common_level(parts: list[list[str]]) -> list[list[str]]:
-    """Drop folders that contain every image, such as an archive's own name above its classes."""
-    while len({part[0] for part in parts if part}) == 1 and any(len(part) > 1 for part in parts):
+    """Drop folders that contain every image, such as an archive's own name above its classes, but not a lone split."""
+    while len(first := {part[0] for part in parts if part}) == 1 and any(len(part) > 1 for part in parts):
+        if first.pop().lower() in SPLITS:
+            break
         parts = [part[1:] for part in parts]
     return parts
 

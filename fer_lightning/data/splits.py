@@ -112,8 +112,8 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
     """
     if index.subjects is None:
         raise InputError(
-            f"{index.dataset} does not say who is seen, so it cannot be split by subject: use protocol=official or "
-            "protocol=random_80_10_10"
+            f"{index.dataset} does not say who is seen, so it cannot be split by subject: use "
+            f"protocol={'random_80_10_10' if index.splits is None else 'official'}"
         )
     n_subjects = len(np.unique(index.subjects))
     if not 2 <= n_folds <= n_subjects:
@@ -145,9 +145,10 @@ def _stratified(
     try:
         return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
     except ValueError as error:
-        counts = np.bincount(index.targets[positions], minlength=len(index.class_names))
+        counts = np.bincount(index.targets, minlength=len(index.class_names))
         rarest = int(counts.argmin())
         raise InputError(
-            f"protocol {name} cannot be stratified over {len(positions)} images ({error}): the rarest class, "
-            f"{index.class_names[rarest]}, has {counts[rarest]}"
+            f"protocol {name} cannot give each split images of each class: the rarest of {len(index.targets)} images, "
+            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); add some, use a protocol with fewer splits "
+            "(random_80_20), or only measure (unsplit)"
         ) from error

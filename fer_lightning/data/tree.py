@@ -29,7 +29,7 @@ class FileTree:
         names: POSIX paths relative to it, sorted.
 
     Raises:
-        InputError: `path` looks like an archive, but cannot be read as one.
+        InputError: `path` looks like an archive, but cannot be read as one, or a file's name is not UTF-8.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +39,11 @@ class FileTree:
         self._archives: dict[int, zipfile.ZipFile] = {}
         self.names = tuple(name for name in self._stamps if not name.endswith("/"))
         self._folders = tuple(name for name in self._stamps if name.endswith("/"))
+        if unwritable := [name for name in self.names if not _is_text(name)]:
+            raise InputError(
+                f"{path} holds {unwritable[0].encode('utf-8', 'backslashreplace').decode()}, whose name is not UTF-8, "
+                "so that no table could name it: rename it (convmv -f latin1 -t utf-8 does)"
+            )
 
     def images(self) -> list[str]:
         """The names with the suffix of an image file."""
@@ -170,6 +175,10 @@ def _default_places(dataset: str) -> list[Path]:
     if "FER_DATA" in os.environ:
         places.append(Path(os.environ["FER_DATA"]) / dataset)
     return places
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # how Python holds bytes that are not UTF-8
 
 
 def _is_hidden(name: str) -> bool:

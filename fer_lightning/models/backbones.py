@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from fer_lightning.errors import InputError
 
 BACKBONES = ("resnet18", "vgg16", "efficientnet_b0")
+SMALLEST_SIDE = 33  # pixels; they halve it five times, and batch norm cannot train on a single image of one pixel
 
 
 def create_backbone(name: str, *, num_classes: int, in_channels: int = 1) -> nn.Module:

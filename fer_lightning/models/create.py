@@ -3,7 +3,7 @@
 from torch import nn
 
 from fer_lightning.errors import InputError, settings_of
-from fer_lightning.models.backbones import BACKBONES, create_backbone
+from fer_lightning.models.backbones import BACKBONES, SMALLEST_SIDE, create_backbone
 from fer_lightning.models.cnn import ARCHITECTURES, CNN
 from fer_lightning.models.seresnet import SERESNETS, SEResNet
 
@@ -32,5 +32,7 @@ def create_model(
         if name in SERESNETS:
             return SEResNet(SERESNETS[name], num_classes=num_classes, in_channels=in_channels, **settings)
         if name in BACKBONES:
+            if image_size < SMALLEST_SIDE:
+                raise InputError(f"{name} needs images of at least {SMALLEST_SIDE} pixels, got {image_size}")
             return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
     raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")
