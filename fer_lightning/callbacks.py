@@ -16,8 +16,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveragi
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn import BatchNorm2d
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from fer_lightning.atomic import replacing
@@ -130,7 +129,7 @@ class EarlyStopping(LightningEarlyStopping):
 
 
 class FreezeBackbone(Callback):
-    """Trains only the classification head for the first epochs, then the whole network.
+    """Trains only what has no initial weights for the first epochs, the classification head, then the whole network.
 
     Lightning's BackboneFinetuning adds the backbone to the optimizer later, which schedules of a fixed number of steps
     do not support; here the optimizer has every parameter from the start, and skips those without a gradient.
@@ -142,12 +141,17 @@ class FreezeBackbone(Callback):
         self.epochs = epochs
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
-        trains = trainer.current_epoch >= self.epochs
-        pl_module.net.requires_grad_(trains)
-        pl_module.net.get_submodule(classes_layer(pl_module.net)).requires_grad_(True)
-        for module in pl_module.net.modules():
-            if isinstance(module, BatchNorm2d):  # its statistics are the backbone's too
-                module.train(trains)
+        net, trains = pl_module.net, trainer.current_epoch >= self.epochs
+        _let_train(net, trains)
+        for layer in (classes_layer(net), *pl_module.hparams.init_skip):
+            _let_train(net.get_submodule(layer), True)
+
+
+def _let_train(part: nn.Module, trains: bool) -> None:
+    part.requires_grad_(trains)
+    for module in part.modules():
+        if isinstance(module, nn.BatchNorm2d):  # its statistics are what the part has learnt too
+            module.train(trains)
 
 
 class LearningCheck(Callback):

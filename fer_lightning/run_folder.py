@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from fer_lightning.errors import InputError
@@ -12,6 +13,7 @@ from fer_lightning.plain_errors import USERS_MISTAKES
 
 # Each command writes one of these last: if one exists, a command has finished in that folder.
 RESULTS = ("result.json", "report.json", "report/index.html")
+LOCK = ".run.lock"  # held while a command writes to the folder; that of a killed one is free
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
 
 
@@ -33,14 +35,33 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
     strangers = {path.name for path in run_dir.glob("*")} - HYDRAS
     if not goes_on:
         rank_zero_only(_claim)(run_dir)
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    rank_zero_only(_lock)(lock)
     try:
         yield
     except USERS_MISTAKES:
         if not goes_on and not list(checkpoints.glob("*.ckpt")):
             rank_zero_only(_give_back)(run_dir, strangers)
         raise
+    finally:
+        rank_zero_only(_unlock)(lock)
     if not any(checkpoints.iterdir()):
         checkpoints.rmdir()  # a command that trains no network used it only to claim the folder
+
+
+def _lock(lock: FileLock) -> None:
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{Path(lock.lock_file).parent} is being written by another process: wait for it, or start another run "
+            "with hydra.run.dir=DIR"
+        ) from error
+
+
+def _unlock(lock: FileLock) -> None:
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _give_back(run_dir: Path, strangers: set[str]) -> None:

@@ -4,6 +4,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import logging
 import math
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -86,16 +87,23 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         if cfg.ckpt_path is None:
             model.load_initial_weights()
         else:
-            _prepare_to_resume(cfg.ckpt_path, model, run_dir)
+            _check_resumable(cfg.ckpt_path, model, run_dir)
         if not (validates := datamodule.has("val")):
             rank_zero_only(log.info)("no validation split: the last epoch is kept, as none can be chosen")
             require_no_monitor(cfg)
             cfg.monitor.metric = None
         trainer = _make_trainer(cfg, run_dir, validates=validates)
+        if cfg.ckpt_path is not None:
+            rank_zero_only(_reopen)(run_dir)
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         except MisconfigurationException as error:
             raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
+        except SIGTERMException:
+            # Lightning's own exit code would be 0.
+            sys.exit(
+                f"error: stopped by SIGTERM; ckpt_path={run_dir}/checkpoints/last.ckpt goes on from its last epoch"
+            )
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
@@ -105,8 +113,8 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         return scores.get(cfg.monitor.metric, math.nan)
 
 
-def _prepare_to_resume(ckpt_path: str, model: ExpressionClassifier, run_dir: Path) -> None:
-    """Check that the run may go on from a checkpoint, and mark it as unfinished."""
+def _check_resumable(ckpt_path: str, model: ExpressionClassifier, run_dir: Path) -> None:
+    """Check that the run may go on from a checkpoint, with the weights that it began with."""
     checkpoint = load_checkpoint(ckpt_path)
     check_fits(checkpoint, model.hparams, ckpt_path, run_dir / "checkpoints")
     before, now = checkpoint["hyper_parameters"]["training"], model.hparams.training
@@ -114,10 +122,10 @@ def _prepare_to_resume(ckpt_path: str, model: ExpressionClassifier, run_dir: Pat
         now["initial_weights"] = before["initial_weights"]
     if before.get("code_sha256") != now["code_sha256"]:
         log.warning("%s was written by another code version: this run mixes two code versions", ckpt_path)
-    rank_zero_only(_reopen)(run_dir)
 
 
 def _reopen(run_dir: Path) -> None:
+    """Mark a run that is resumed as unfinished."""
     (run_dir / "result.json").unlink(missing_ok=True)
     for half_written in (run_dir / "checkpoints").glob(".*.ckpt"):
         half_written.unlink()

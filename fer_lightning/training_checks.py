@@ -8,8 +8,8 @@ from fer_lightning.run_settings import asks_for_several
 
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
-# Lightning's switches that take away what a run needs: its checkpoints, or its order of images.
-UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler")
+# Lightning's switches that take away what a run needs: its checkpoints, its order of images, or validation as a whole.
+UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler", "num_sanity_val_steps")
 # Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
 PART_OF_VAL = ("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval")
 
@@ -22,6 +22,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    if cfg.trainer.get("max_steps", -1) not in (-1, None):
+        raise InputError("trainer.max_steps would end a run within an epoch, before val: set trainer.max_epochs")
     if cfg.trainer.limit_train_batches == 0:
         raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
     if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:

@@ -125,11 +125,16 @@ def test_label_smoothing_is_for_training_only(datamodule):
     torch.testing.assert_close(model.val_meter.compute()["val/loss"], cross_entropy(logits, batch.targets).detach())
 
 
-def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, tmp_path):
+@pytest.mark.parametrize("skipped", [[], ["features.0"]], ids=["all else begun", "a layer without initial weights"])
+def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, tmp_path, skipped):
     def weights_after(epochs: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         model = ExpressionClassifier(
-            {"name": "cnn3"}, CLASSES, PREPROCESS, optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=0.1)
+            {"name": "cnn3"},
+            CLASSES,
+            PREPROCESS,
+            optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=0.1),
+            init_skip=skipped,
         )
         callbacks = [FreezeBackbone(epochs=2)]
         make_trainer(tmp_path, max_epochs=epochs, callbacks=callbacks, enable_checkpointing=False).fit(
@@ -139,7 +144,7 @@ def test_while_the_backbone_is_frozen_the_classes_alone_are_trained(datamodule, 
 
     one, two, three = weights_after(1), weights_after(2), weights_after(3)
     still = {name for name in one if torch.equal(one[name], two[name])}
-    assert one.keys() - still == {"head.4.weight", "head.4.bias"}
+    assert one.keys() - still == {f"{layer}.{part}" for layer in ("head.4", *skipped) for part in ("weight", "bias")}
     assert not {name for name in one if torch.equal(two[name], three[name])}
 
 

@@ -22,6 +22,7 @@ from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.plain_errors import explain
+from fer_lightning.run_folder import claimed
 from fer_lightning.training import train
 
 SMALL = (
@@ -359,6 +360,9 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["seed=99999999999"], "seed must be 0 to 4294967295, got 99999999999"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
         (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run takes away what a run needs: for a quick trial set"),
+        (["trainer.num_sanity_val_steps=2"], "trainer.num_sanity_val_steps takes away what a run needs"),
+        (["+trainer.max_steps=3"], "trainer.max_steps would end a run within an epoch, before val: set trainer.max_"),
+        (["model=vgg16", "preprocess.size=24"], "vgg16 needs images of at least 33 pixels, got 24"),
         (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
         (["optimizer.lr=-1"], "the optimizer does not accept these settings: Invalid learning rate"),
@@ -414,6 +418,27 @@ def test_a_loss_chooses_its_lowest_epoch(run):
 def test_a_minimised_metric_does_no_harm_without_validation(run):
     folder = run("monitor.metric=val/loss", "protocol=random_80_20", "logger=none")
     assert result(folder)["best_epoch"] == 2
+
+
+def test_a_run_that_is_still_being_written_is_not_resumed_beside_it(run):
+    folder = run("logger=none")
+    again = (f"ckpt_path={folder}/checkpoints/last.ckpt", "logger=none")
+    before = result(folder)
+    with (
+        claimed(folder, f"{folder}/checkpoints/last.ckpt"),
+        pytest.raises(InputError, match="by another process: wait"),
+    ):
+        run(*again)
+    assert result(folder) == before
+    assert not (folder / ".run.lock").exists()
+
+
+def test_a_resumed_run_keeps_its_result_until_its_settings_are_known_to_work(run):
+    folder = run("logger=none")
+    before = result(folder)
+    with pytest.raises((InputError, InstantiationException)):
+        run("logger=none", f"ckpt_path={folder}/checkpoints/last.ckpt", "callbacks.pictures.every_n_epochs=0")
+    assert result(folder) == before
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run):
