@@ -32,17 +32,21 @@ from fer_lightning.plain_errors import plain_errors
 from fer_lightning.training import prepare_process
 
 ROUNDS = 4
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def main() -> None:
     """Measure the loops in turn, and print images/s and their ratios."""
     prepare_process()
     cfg = config.compose_config(*sys.argv[1:], "trainer.max_epochs=1", "output_dir=.")
+    config.check(cfg, config.TrainConfig)
     limit = cfg.trainer.limit_train_batches
     if not isinstance(limit, int | None):
         raise InputError(f"trainer.limit_train_batches must be a number of batches here, got {limit}")
     if cfg.trainer.compile:
         raise InputError("trainer.compile=true compiles in the first epoch, the one that is timed here: omit it")
+    if "finetune" in cfg.callbacks:
+        raise InputError("callbacks=finetune trains one layer in the first epoch, the one that is timed here: omit it")
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), limit)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
@@ -50,10 +54,8 @@ def main() -> None:
     device = "cuda" if uses_gpu(cfg.trainer.accelerator) else "cpu"
     loops = {
         "real epoch": lambda: _real_epoch(cfg, datamodule),
-        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, device, bfloat16=precision == "bf16-mixed"),
-        "float32 NCHW": lambda: _bare_loop(
-            _model(cfg, datamodule, channels_last=False), batches[::3], device, bfloat16=False
-        ),
+        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, device, AUTOCAST.get(precision)),
+        "float32 NCHW": lambda: _bare_loop(_model(cfg, datamodule, channels_last=False), batches[::3], device, None),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in track(range(ROUNDS + 1), description="Measuring"):
@@ -87,14 +89,16 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
     return table.rows[-1]["images_per_s"]
 
 
-def _bare_loop(model: ExpressionClassifier, batches: list[FaceBatch], device: str, *, bfloat16: bool) -> float:
+def _bare_loop(
+    model: ExpressionClassifier, batches: list[FaceBatch], device: str, multiplied_in: torch.dtype | None
+) -> float:
     """Images/s of forward, backward and step alone."""
     net = model.net.to(device)
     batches = [FaceBatch(*(tensor.to(device) for tensor in batch)) for batch in batches]
     optimizer = torch.optim.Adam(net.parameters())
     start = time.perf_counter()
     for batch in batches:
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device, multiplied_in, enabled=multiplied_in is not None):
             loss = cross_entropy(net(batch.images), batch.targets)
         optimizer.zero_grad()
         loss.backward()

@@ -89,10 +89,10 @@ def _cost(command: list[str]) -> Cost:
         "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.stdout, done.stderr, done.returncode]))"
     )
     finished = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-    seconds, peak_kb, stdout, stderr, returncode = json.loads(finished.stdout)
+    seconds, peak, stdout, stderr, returncode = json.loads(finished.stdout)
     if returncode:
         raise SystemExit(f"error: {' '.join(command)[:200]} failed: {stderr[-2000:]}")
-    return Cost(seconds, peak_kb / 1024, stdout.strip().rpartition("\n")[2])
+    return Cost(seconds, peak / (2**20 if sys.platform == "darwin" else 2**10), stdout.strip().rpartition("\n")[2])
 
 
 def _fer_predict(source: Path, model: Path, folder: Path) -> Cost:

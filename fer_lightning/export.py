@@ -4,6 +4,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import io
 import json
+import re
 import statistics
 import tempfile
 import warnings
@@ -86,7 +87,7 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         # All metrics of the finished run, which are those of its best checkpoint.
         card = replace(card, metrics=result["metrics"])
     _make_parent(output)
-    datamodule: FaceDataModule = config.instantiate(result["config"]["data"])
+    datamodule = _datamodule_of(result, _run_folder(checkpoint_path))
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
     faces = _some_faces(datamodule, unseen)
     model = to_onnx(net_of(checkpoint, str(checkpoint_path)), card)
@@ -140,6 +141,29 @@ def _result_of(run: Path) -> dict[str, Any]:
             "to compare on"
         )
     return json.loads(path.read_text())
+
+
+def _datamodule_of(result: dict[str, Any], run: Path) -> FaceDataModule:
+    """The run's faces, without augmentation.
+
+    A `result.json` may come from anywhere, and Hydra calls whatever function it names: only this package's are called.
+    """
+    settings = result["config"]["data"] | {"augmentation": None}
+    text = json.dumps(settings)
+    for target in re.findall(r'"_target_": "(.*?)"', text):
+        if "${" in text or not _is_ours(target):
+            raise InputError(
+                f"{run}/result.json calls {target}, which is not of this package, and might do anything: give a "
+                "checkpoint whose dataset is read by this package"
+            )
+    return config.instantiate(settings)
+
+
+def _is_ours(target: str) -> bool:
+    try:
+        return target.startswith("fer_lightning.") and config.get_object(target).__module__.startswith("fer_lightning.")
+    except ImportError:
+        return False
 
 
 def _some_faces(datamodule: FaceDataModule, stage: str) -> Faces:

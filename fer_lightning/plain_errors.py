@@ -13,9 +13,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from fer_lightning.errors import InputError
 
 USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
-# A BadImageError of a loader's process, as torch passes it on.
-WORKERS_MISTAKE = re.compile(r"Caught BadImageError in DataLoader worker process")
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
+# An error of a loader's process, as torch passes it on.
+WORKERS_MISTAKE = re.compile(r"Caught (BadImage|Input)Error in DataLoader worker process")
+UNREADABLE = {errno.EACCES, errno.EPERM}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 
 
@@ -32,29 +33,31 @@ def plain_errors() -> Iterator[None]:
 
 def _sentence(error: Exception) -> str | None:
     """What happened and what to do about it; None if only a developer can tell."""
+    raiser, text = _raiser(error), str(error).strip()
+    if WORKERS_MISTAKE.match(text):
+        return text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, USERS_MISTAKES):
         return explain(error)
-    raiser, text = _raiser(error), str(error).strip()
     if isinstance(error, OSError | ValueError):
         if raiser.startswith("optuna."):
             return f"no trial of this search produced a result ({text}): see their messages above"
-        return _unwritable(error)
+        return _inaccessible(error)
     if raiser.startswith("submitit."):
         return f"SLURM did not take the jobs: {text}"
     if raiser == "hydra.core.plugins":
         return f"{text}{_extra_for(text)}"
-    if WORKERS_MISTAKE.match(text):
-        return text.splitlines()[-1].partition(": ")[2]
     return _gpus_failure(error)
 
 
-def _unwritable(error: OSError | ValueError) -> str | None:
+def _inaccessible(error: OSError | ValueError) -> str | None:
     # logging reports a folder that it cannot write to as a ValueError.
     cause = error if isinstance(error, OSError) else error.__cause__
-    if not isinstance(cause, OSError) or cause.errno not in UNWRITABLE:
+    if not isinstance(cause, OSError) or cause.errno not in UNREADABLE | UNWRITABLE:
         return None
-    place = cause.filename or "the output folder"
-    return f"{cause.strerror}: {place}; free some space there, or write elsewhere with hydra.run.dir=DIR"
+    what = f"{cause.strerror}: {cause.filename or 'the output folder'}"
+    if cause.errno in UNREADABLE:
+        return f"{what}; let this user read it, or for a result write it, or name another place"
+    return f"{what}; free some space there, or write elsewhere with hydra.run.dir=DIR (a sweep: hydra.sweep.dir=DIR)"
 
 
 def _gpus_failure(error: RuntimeError) -> str | None:

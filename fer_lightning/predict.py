@@ -125,7 +125,7 @@ def main(
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
     formats = tuple(dict.fromkeys((format_ or "csv").split(",")))
-    _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views)
+    _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views, match=match)
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
     predictor = Predictor(
@@ -187,6 +187,7 @@ def _check_options(
     profile: bool,
     show: bool,
     views: bool,
+    match: Match,
 ) -> None:
     unknown = sorted(set(formats) - set(FORMATS))
     for wrong, why in (
@@ -195,6 +196,7 @@ def _check_options(
         (align and detector == "none", "--align needs a detector: --detector none takes faces as they are"),
         (profile and detector != "haar", "--profile works only with --detector haar"),
         (show and views, "--show shows one source: omit --views"),
+        (match != "largest" and not views, f"--match {match} matches the faces of several views: add --views"),
     ):
         if wrong:
             raise typer.BadParameter(why)

@@ -55,7 +55,10 @@ def main(
     if stage not in ("", "val", "test"):
         raise InputError(f"--metric {stage}/{metric}: runs are compared on val or test, as in val/{metric}")
     runs, left_out = collect(places, stage or None)
-    runs = _filtered(runs, filter_ or [], places)
+    if not runs:
+        why = "".join(f"; {folder} {reason}" for folder, reason in list(left_out.items())[:MOST_LINES])
+        raise InputError(f"no run to compare (a folder with result.json) below {', '.join(map(str, places))}{why}")
+    runs = _filtered(runs, filter_ or [])
     _check_metric(runs, metric)
     left_out |= {run.folder: f"has no {metric}" for run in runs if f"{run.stage}/{metric}" not in run.metrics}
     runs = [run for run in runs if run.folder not in left_out]
@@ -70,10 +73,8 @@ def main(
     _print(made, metric, left_out, folder)
 
 
-def _filtered(runs: list[Run], filters: list[str], places: list[Path]) -> list[Run]:
+def _filtered(runs: list[Run], filters: list[str]) -> list[Run]:
     """The runs that pass all filters."""
-    if not runs:
-        raise InputError(f"no finished run (result.json) below {', '.join(map(str, places))}")
     for text in filters:
         key, equals, value = text.partition("=")
         if not equals:

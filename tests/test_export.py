@@ -1,6 +1,7 @@
 """From a checkpoint to a model file that says of itself how to use it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_a_checkpoint_without_its_run_is_refused(checkpoint, tmp_path):
     lonely.write_bytes(checkpoint.read_bytes())
     with pytest.raises(InputError, match="holds no result.json: give a checkpoint in the folder of its finished run"):
         export(lonely, tmp_path / "model.onnx", "float32")
+
+
+def test_a_run_from_elsewhere_cannot_have_a_function_of_its_choice_called(finished_run, tmp_path):
+    foreign = tmp_path / "run"
+    shutil.copytree(finished_run, foreign)
+    result = json.loads((foreign / "result.json").read_text())
+    for target in ("os.mkdir", "fer_lightning.config.os.mkdir", "fer_lightning.no_such_reader"):
+        result["config"]["data"]["reader"] = {"_target_": target, "_args_": [str(tmp_path / "made")]}
+        (foreign / "result.json").write_text(json.dumps(result))
+        with pytest.raises(InputError, match=f"result.json calls {target}, which is not of this package"):
+            export(foreign / "checkpoints" / "best.ckpt", tmp_path / "model.onnx", "float32")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_runtime_of_cpus_alone_says_what_to_install(onnx_model, monkeypatch):

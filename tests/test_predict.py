@@ -313,6 +313,7 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
         (["a.jpg", "--bogus"], 2, "No such option"),
         (["a.jpg", "--align", "--detector", "none"], 2, "--align needs a detector"),
         (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile works only with --detector haar"),
+        (["a.jpg", "--match", "order"], 2, "--match order matches the faces of several views: add --views"),
         (["a", "b", "--views", "--show"], 2, "--show shows one source"),
     ],
 )

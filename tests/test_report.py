@@ -450,7 +450,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
         (["runs", "--filter", "model.net.kernel_size"], "must be KEY=VALUE"),
         (["runs", "--filter", "model.net.kernel_size=11"], "no run has it"),
         (["runs", "--group-by", "colour"], "no run has the setting colour"),
-        (["empty"], "no finished run .* below empty"),
+        (["empty"], "no run to compare .* below empty"),
+        (["runs", "--metric", "val/acc"], "no run to compare .* below runs; runs/a .* val"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(write_run, tmp_path, monkeypatch, arguments, message):
