@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import JobFailed, _run
+from fer_lightning.sweep import JobFailed, _places_of_settings, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 
 TINY = (
@@ -138,6 +138,20 @@ def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_sam
     assert not list(tmp_path.glob("sweep/*/failure.json"))
 
 
+def test_a_job_is_told_where_its_user_keeps_configurations():
+    places = [{"provider": "main", "path": "conf"}, {"provider": "command-line", "path": "/mine"}]
+    hydra_cfg = {
+        "job": {"config_name": "train"},
+        "runtime": {"config_sources": places},
+        "overrides": {"hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]"]},
+    }
+    told = ["--config-dir=/mine", "hydra.searchpath=[/ours]"]
+    assert _places_of_settings("train", OmegaConf.create(hydra_cfg)) == told
+    hydra_cfg["job"]["config_name"] = "other"
+    assert _places_of_settings("train", OmegaConf.create(hydra_cfg)) == ["--config-name=other", *told]
+
+
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
     mine = tmp_path / "mine" / "experiment"
     mine.mkdir(parents=True)
