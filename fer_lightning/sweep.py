@@ -38,8 +38,6 @@ LOOK_S = 0.5  # seconds between two checks of a job whether its sweep is still r
 LOCK_S = 10  # seconds that a job may take to notice that its sweep was killed
 CONNECT_S = 5
 CODE_AT_START = code_digest()
-
-
 ELSEWHERE = "sweep into another folder with hydra.sweep.dir=DIR"
 
 
