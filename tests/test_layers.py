@@ -75,7 +75,7 @@ LAYERS = [
     {"data.on_device", "data.fingerprint", "data.dataset"},
     {"data.datamodule", "data"},
     {"data.announce"},
-    {"metrics", "optim", "losses", "initial_weights"},
+    {"metrics", "muon", "optim", "losses", "initial_weights"},
     {"module", "plots", "checkpoint_io"},
     {"callbacks", "artifacts"},
     {"evaluation", "evaluation.scores", "evaluation.averaging", "evaluation.corruptions", "evaluation.attribution"},

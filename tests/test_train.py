@@ -185,13 +185,18 @@ def test_a_split_that_lacks_a_class_says_so(caplog, tmp_path, write_image, face)
     assert "val has no image of class glad: if a face is predicted as such a class, it counts as 0" in caplog.text
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon", "sgd"])
 @pytest.mark.parametrize("scheduler", ["none", "one_cycle", "cosine", "plateau"])
 def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
     folder = run(f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
     [state] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     [group] = state["param_groups"]
-    own, decay = {"adam": ("betas", 0), "adamw": ("betas", 0.01), "sgd": ("momentum", 1e-4)}[optimizer]
+    own, decay = {
+        "adam": ("betas", 0),
+        "adamw": ("betas", 0.01),
+        "muon": ("momentum", 0.05),
+        "sgd": ("momentum", 1e-4),
+    }[optimizer]
     assert own in group
     assert group["weight_decay"] == decay
     rates = pd.read_csv(folder / "metrics.csv")["lr"]

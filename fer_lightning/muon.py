@@ -1,0 +1,107 @@
+"""The Muon optimizer for convolutional networks.   Shapes: D filters, F weights of a filter, M the smaller of the two."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fer_lightning.errors import InputError
+
+# Five steps of x <- a x + b x^3 + c x^5 bring any x between 0.003 and 1 near 1, to between 0.68 and 1.2 (Jordan et al.).
+ITERATIONS = 5
+A, B, C = 3.4445, -4.7750, 2.0315
+# Their entries are then about as large as those of AdamW's updates, so that both take the same rate (Liu et al., 2025).
+LIKE_ADAM = 0.2
+TINY = 1e-8
+
+
+class Muon(Optimizer):
+    """Updates convolutions by their momentum made orthogonal, and everything else as AdamW does.
+
+    All directions of an update then have about the same length, also those in which gradients are small (Jordan et al.,
+    2024, "Muon: an optimizer for hidden layers in neural networks"). torch's own Muon takes no convolutions, and
+    multiplies in bfloat16, which CPUs without it do four times as slowly as float32.
+
+    Args:
+        params: Parameters or groups of them. Filters with more than one input channel count as convolutions.
+        lr: Learning rate of both.
+        weight_decay: Share of a weight that a step takes off, times the rate.
+        momentum: Share of the momentum that a step keeps, for convolutions; gradients are looked ahead (Nesterov).
+        betas: Shares of the two averages that a step keeps, for everything else.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise InputError(f"optimizer.{name} must be at least 0, got {value}")
+        for name, value in (("momentum", momentum), ("betas", betas[0]), ("betas", betas[1])):
+            if not 0 <= value < 1:
+                raise InputError(f"optimizer.{name} must be from 0 to below 1, got {value}")
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": tuple(betas)})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._of_filters if _is_convolution(parameter) else self._of_others
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update(parameter, group), alpha=-group["lr"])
+        return loss
+
+    def _of_filters(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        state, gradient, kept = self.state[parameter], parameter.grad, group["momentum"]
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].lerp_(gradient, 1 - kept)
+        ahead = gradient.lerp(momentum, kept).flatten(1)
+        return LIKE_ADAM * math.sqrt(max(ahead.shape)) * orthogonal(ahead).view_as(parameter)
+
+    def _of_others(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        state, gradient, betas = self.state[parameter], parameter.grad, group["betas"]
+        if not state:
+            state["steps"] = 0
+            state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        state["steps"] += 1
+        mean = state["mean"].lerp_(gradient, 1 - betas[0]) / (1 - betas[0] ** state["steps"])
+        square = state["square"].lerp_(gradient.square(), 1 - betas[1]) / (1 - betas[1] ** state["steps"])
+        return mean / (square.sqrt() + TINY)
+
+
+def _is_convolution(parameter: Tensor) -> bool:
+    return parameter.ndim == 4 and parameter.shape[1] > 1
+
+
+def orthogonal(filters: Tensor) -> Tensor:
+    """Bring the singular values of filters (D, F) near 1, and leave the singular vectors; the result is (D, F).
+
+    Newton and Schulz's iteration, in the small square of products (M, M) instead of on the filters themselves: the same
+    to four digits in float32, and over twice as fast.
+    """
+    wide = filters if filters.shape[0] <= filters.shape[1] else filters.T
+    wide = wide / (wide.norm() + TINY)
+    products = wide @ wide.T
+    identity = torch.eye(len(products), dtype=wide.dtype, device=wide.device)
+    factor = identity  # of `wide`, after the steps so far
+    for _ in range(ITERATIONS):
+        step = A * identity + B * products + C * products @ products
+        factor = step @ factor
+        products = step @ products @ step
+    wide = factor @ wide
+    return wide if filters.shape[0] <= filters.shape[1] else wide.T
