@@ -109,11 +109,8 @@ def check_fits(
     It can if the checkpoint was made for the same classes, network, preprocessing, initial weights and training
     (split, seed, schedule), and lies in the run's own checkpoint `folder`, where the best epoch is kept too.
     """
-    for name in ("class_names", "net", "preprocess", "init_from", "init_skip", "crop_margin", "training"):
-        theirs, ours = checkpoint["hyper_parameters"].get(name), hyper_parameters[name]
-        theirs, ours = _differences(theirs, ours)
-        if theirs != ours:
-            raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
+    for name in ("class_names", "net", "preprocess", "init_from", "init_skip", "crop_margin", "teachers", "training"):
+        check_same(name, checkpoint["hyper_parameters"].get(name), hyper_parameters[name], path)
     # Lightning writes them with links resolved.
     folders = {state["dirpath"] for state in checkpoint.get("callbacks", {}).values() if "dirpath" in state}
     if not {str(Path(path).resolve().parent), str(Path(folder).resolve())} <= folders:
@@ -121,6 +118,13 @@ def check_fits(
             f"{path} was written to {', '.join(folders)}: a run is resumed in its own folder, so move it back, and "
             "omit hydra.run.dir"
         )
+
+
+def check_same(name: str, theirs: Any, ours: Any, path: str | Path) -> None:
+    """Raise InputError with the differences if a checkpoint at `path` has another hyper-parameter than this run."""
+    theirs, ours = _differences(theirs, ours)
+    if theirs != ours:
+        raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:

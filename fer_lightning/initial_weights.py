@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fer_lightning.checkpoint import Weights, read_weights
 from fer_lightning.errors import InputError
-from fer_lightning.inference.bundled import bundled
+from fer_lightning.inference.bundled import checkpoint_path
 from fer_lightning.inference.model_card import trainings
 from fer_lightning.models.backbones import imagenet_weights
 
@@ -71,7 +71,7 @@ def load_initial_weights(
     if found.preprocess is not None and preprocess is not None:
         _warn_of_other_pixels(source, found.preprocess, preprocess)
     if found.training and training:
-        _warn_of_seen_images(source, found.training, training)
+        warn_of_seen_images(source, found.training, training)
     net.load_state_dict({key: weights[key] for key in wanted}, strict=False)
     return Initialised(sorted(own.keys() - wanted), dict(found.training or {}))
 
@@ -90,7 +90,8 @@ def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: M
             )
 
 
-def _warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Warn if a network that a training builds on was trained on another split of the training's dataset."""
     dataset, train = ours.get("dataset"), ours.get("splits", {}).get("train")
     if any(of.get("dataset") == dataset and of.get("splits", {}).get("train") != train for of in trainings(theirs)):
         log.warning(
@@ -104,7 +105,7 @@ def _warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Ma
 def _weights_of(name: str, source: str | Path) -> Weights:
     if str(source) == "imagenet":
         return Weights(imagenet_weights(name), None, {"dataset": "imagenet"})
-    return read_weights(bundled(".ckpt") if str(source) == "bundled" else source)
+    return read_weights(checkpoint_path(source))
 
 
 def _is_part_of(key: str, layers: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from fer_lightning.initial_weights import load_initial_weights
 from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
 from fer_lightning.optim import decay_weights_only
+from fer_lightning.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ class ExpressionClassifier(L.LightningModule):
         scheduler: Factory called with the optimizer and the number of steps, a function of `optim.py`; or None.
         init_from: Source of the initial weights: `imagenet`, `bundled`, a checkpoint or a file.
         init_skip: Layers whose weights are not copied from there.
+        teachers: Trained networks from whose answers, averaged, this one learns beside the labels: `bundled` or
+            checkpoints, of the same classes and preprocessing.
+        teacher_share: Their share of the loss, from 0 to 1.
     """
 
     def __init__(
@@ -69,14 +73,18 @@ class ExpressionClassifier(L.LightningModule):
         scheduler: SchedulerFactory | None = None,
         init_from: str | None = None,
         init_skip: Sequence[str] = (),
+        teachers: Sequence[str] | None = None,
+        teacher_share: float = 0.5,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
         if mixup < 0:
             raise InputError(f"model.mixup must be at least 0, got {mixup}")
+        if not 0 <= teacher_share <= 1:
+            raise InputError(f"model.teacher_share must be 0 to 1, got {teacher_share}")
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
-        init_skip = list(init_skip)
+        init_skip, teachers = list(init_skip), list(teachers) if teachers else None
         self.save_hyperparameters(ignore=["loss", "class_counts", "optimizer", "scheduler"], logger=False)
         channels, size = preprocess["channels"], preprocess["size"]
         self.net: nn.Module = create_model(**net, num_classes=len(class_names), in_channels=channels, image_size=size)
@@ -88,6 +96,7 @@ class ExpressionClassifier(L.LightningModule):
         self.val_meter = Meter("val", num_classes, calibration=True)
         self.test_meter = Meter("test", num_classes, calibration=True)
         self._findings: dict[str, Findings] = {}
+        self._teachers: Teachers | None = None
         self._loss = loss or losses.cross_entropy
         counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)
         self.register_buffer("class_counts", counts, persistent=False)
@@ -118,6 +127,17 @@ class ExpressionClassifier(L.LightningModule):
             self.hparams.training["initial_weights"] = training
             log.info("initialised from %s, except %s", source, ", ".join(new))
 
+    def load_teachers(self) -> None:
+        """Read the networks of `teachers`, if there are any."""
+        if self.hparams.teachers:
+            training = self.hparams.training
+            self._teachers = Teachers(self.hparams.teachers, self.class_names, self.hparams.preprocess, training)
+            training |= {"teachers": self._teachers.trainings, "teacher_share": self.hparams.teacher_share}
+
+    def on_fit_start(self) -> None:
+        if self._teachers:
+            self._teachers.to(self.device)
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, K)."""
         return self.net(images)
@@ -145,22 +165,26 @@ class ExpressionClassifier(L.LightningModule):
             scheduler.step()
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
-        images, targets, smoothing = batch.images, batch.targets, self.hparams.label_smoothing
+        images, targets = batch.images, batch.targets
         if self.hparams.mixup:
             # The image itself has the larger share; training accuracy is measured against its target.
             drawn = Beta(self.hparams.mixup, self.hparams.mixup).sample().item()
             share, other = max(drawn, 1 - drawn), torch.randperm(len(targets), device=targets.device)
-            logits = self(torch.lerp(images[other], images, share))
-            of_both = [
-                self._loss(logits.float(), labels, self.class_counts, label_smoothing=smoothing)
-                for labels in (targets, targets[other])
-            ]
-            loss = share * of_both[0] + (1 - share) * of_both[1]
+            images = torch.lerp(images[other], images, share)
+            logits = self(images)
+            loss = share * self._loss_of(logits, targets) + (1 - share) * self._loss_of(logits, targets[other])
         else:
             logits = self(images)
-            loss = self._loss(logits.float(), targets, self.class_counts, label_smoothing=smoothing)
+            loss = self._loss_of(logits, targets)
+        if self._teachers:
+            taught = cross_entropy(logits.float(), self._teachers.probabilities(images))
+            loss = torch.lerp(loss, taught, self.hparams.teacher_share)
         self.train_meter.update(loss, logits, targets, batch.indices)
         return loss
+
+    def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.hparams.label_smoothing
+        return self._loss(logits.float(), targets, self.class_counts, label_smoothing=smoothing)
 
     def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
         self._measure(self.val_meter, batch)

@@ -1,4 +1,4 @@
-"""The Muon optimizer for convolutional networks.   Shapes: D filters, F weights of a filter, M the smaller of the two."""
+"""The Muon optimizer for convolutions.   Shapes: D filters, F weights of a filter, M the smaller of the two."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from fer_lightning.errors import InputError
 
-# Five steps of x <- a x + b x^3 + c x^5 bring any x between 0.003 and 1 near 1, to between 0.68 and 1.2 (Jordan et al.).
+# Five steps of x <- a x + b x^3 + c x^5 bring any x from 0.003 to 1 near 1, to between 0.68 and 1.2 (Jordan et al.).
 ITERATIONS = 5
 A, B, C = 3.4445, -4.7750, 2.0315
 # Their entries are then about as large as those of AdamW's updates, so that both take the same rate (Liu et al., 2025).

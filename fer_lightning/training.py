@@ -84,6 +84,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             training=training_facts(cfg, datamodule, code["code_sha256"]),
         )
         check_metrics(cfg, model)
+        model.load_teachers()
         if cfg.ckpt_path is None:
             model.load_initial_weights()
         else:

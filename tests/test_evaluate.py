@@ -216,18 +216,24 @@ class TestWhatWasTrainedOn:
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):
             run(*SYNTHETIC, "split=train")
 
-    def test_what_the_initial_weights_were_trained_on_is_refused_too(self, run, finished_run, tmp_path):
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [("initial_weights", "It began with weights of"), ("teachers", "It learned from the answers of a network of")],
+    )
+    def test_what_the_initial_weights_or_teachers_were_trained_on_is_refused_too(
+        self, run, finished_run, tmp_path, name, words
+    ):
         checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
         first = checkpoint["hyper_parameters"]["training"]
         later = {"dataset": "ckplus", "protocol": "subject_kfold", "splits": {"train": "other images"}}
-        checkpoint["hyper_parameters"]["training"] = later | {"initial_weights": first}
+        checkpoint["hyper_parameters"]["training"] = later | {name: [first] if name == "teachers" else first}
         model = tmp_path / "finetuned.ckpt"
         torch.save(checkpoint, model)
         with pytest.raises(InputError, match=r"trained on this very split of synthetic"):
             run(*SYNTHETIC, "split=train", model=model)
         run(*SYNTHETIC, model=model)
         card = (tmp_path / "evaluation" / "report" / "model_card.md").read_text()
-        assert "* ckplus, protocol subject_kfold. It began with weights of synthetic, protocol official, seed 0" in card
+        assert f"* ckplus, protocol subject_kfold. {words} synthetic, protocol official, seed 0" in card
         assert "CK+ is for non-commercial research" in card
         assert "Faces drawn by this package: a model of them knows nothing of real ones." in card
 
@@ -248,7 +254,7 @@ class TestWhatWasTrainedOn:
         torch.save(checkpoint, tmp_path / "finetuned.ckpt")
         report(*SYNTHETIC, model=tmp_path / "finetuned.ckpt")
         page = (tmp_path / "evaluation" / "report" / "index.html").read_text()
-        assert "initial weights were trained on is not recorded" in page
+        assert "initial weights or teachers saw is not recorded" in page
 
     def test_both_are_measured_where_it_is_asked_for(self, run, tmp_path):
         assert "train/acc" in run(*SYNTHETIC, "split=train", "evaluate.allow_seen=true")["metrics"]

@@ -76,6 +76,7 @@ LAYERS = [
     {"data.datamodule", "data"},
     {"data.announce"},
     {"metrics", "muon", "optim", "losses", "initial_weights"},
+    {"teachers"},
     {"module", "plots", "checkpoint_io"},
     {"callbacks", "artifacts"},
     {"evaluation", "evaluation.scores", "evaluation.averaging", "evaluation.corruptions", "evaluation.attribution"},

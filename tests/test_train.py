@@ -476,6 +476,19 @@ def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_
     assert ended["initial_weights"] == trained
 
 
+def test_a_run_learns_from_another_and_resumes_only_with_the_same_teachers(run, finished_run):
+    first = finished_run / "checkpoints" / "best.ckpt"
+    settings = (f"model.teachers=[{first}]", "callbacks=ema", "logger=none")
+    last = last_checkpoint(run(*settings, "trainer.max_epochs=1"))
+    trained = load_checkpoint(first)["hyper_parameters"]["training"]
+    assert load_checkpoint(last)["hyper_parameters"]["training"]["teachers"] == [trained]
+    resumed = (*settings, "trainer.max_epochs=1", f"ckpt_path={last}")
+    with pytest.raises(InputError, match=r"teacher_share': 0\.5.*teacher_share': 0\.1"):
+        run(*resumed, "model.teacher_share=0.1")
+    with pytest.raises(InputError, match="was trained with teachers"):
+        run(*resumed, "model.teachers=null")
+
+
 @pytest.mark.parametrize(
     ("model", "parameters", "multiply_adds"),
     [("seresnet_s", 2_815_157, 91_671_296), ("efficientnet_b0", 4_015_939, 22_428_752)],

@@ -149,6 +149,8 @@ def training_in_words(training: Mapping) -> str:
     words = f"{', '.join(parts)}."
     if "initial_weights" in training:
         words += f" It began with weights of {training_in_words(training['initial_weights'])}"
+    for teacher in training.get("teachers", ()):
+        words += f" It learned from the answers of a network of {training_in_words(teacher)}"
     return words
 
 

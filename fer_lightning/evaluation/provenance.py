@@ -67,7 +67,7 @@ def _is_own(training: Mapping[str, Any], datamodule: FaceDataModule) -> bool:
 
 
 def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
-    """Why a training, of the model or of its initial weights, may have used some of a split's images.
+    """Why a training, of the model, its initial weights or its teachers, may have used some of a split's images.
 
     To have chosen the epoch on the whole split is no reason, since the note says so.
     """
@@ -110,7 +110,7 @@ def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
         return "The model file does not say what it was trained on: these images may be part of it."
     if {} in trainings(card.training):
-        return "What the model's initial weights were trained on is not recorded: these images may be part of it."
+        return "What the model's initial weights or teachers saw is not recorded: these images may be part of it."
     if seen is not None:
         return (
             "The model was, or may have been, trained or chosen on some of these images: the figures say little about "

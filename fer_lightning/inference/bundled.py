@@ -14,6 +14,11 @@ SHA256 = {
 }
 
 
+def checkpoint_path(source: str | Path) -> Path:
+    """The path of a checkpoint to train from: the bundled one for `bundled`, or the given file."""
+    return bundled(".ckpt") if str(source) == "bundled" else Path(source)
+
+
 def bundled(suffix: str = ".onnx") -> Path:
     """The path of the bundled file with this suffix.
 

@@ -12,10 +12,12 @@ KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card a
 
 
 def trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A training, the one that its initial weights come from, and so on; an empty one if that is not recorded."""
+    """A training, those of its initial weights and teachers, and so on; an empty one for what is not recorded."""
     yield training
     if "initial_weights" in training:
         yield from trainings(training["initial_weights"])
+    for teacher in training.get("teachers", ()):
+        yield from trainings(teacher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class ModelCard:
         crop_margin: How far the training faces extend beyond a detector's box, on each side, as a fraction of its side.
         temperature: Divisor of the logits before the softmax, chosen so that confidences match accuracy.
         training: What the network was trained on and how: dataset, protocol, seed, ...; under `initial_weights` the
-            same of the weights that it began with, if they were not random.
+            same of the weights that it began with, if they were not random; under `teachers` of each network from whose
+            answers it learned.
         metrics: Its scores, under the names of `result.json`.
     """
 

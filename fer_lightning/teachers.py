@@ -1,0 +1,59 @@
+"""Trained networks from whose answers another one learns.   Shapes: N batch, C channels, S side, K classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fer_lightning.checkpoint import check_same, load_checkpoint
+from fer_lightning.inference.bundled import checkpoint_path
+from fer_lightning.inference.torch_backend import net_of
+from fer_lightning.initial_weights import warn_of_seen_images
+
+
+class Teachers:
+    """Trained networks that see the same augmented images as the one that learns from them (Hinton et al., 2015).
+
+    It is no module, so that they are neither saved nor averaged with the network that learns.
+
+    Args:
+        sources: `bundled` or checkpoints.
+        class_names: Class names of the network that learns.
+        preprocess: Its preprocessing, as plain data.
+        training: What it is trained on; a warning says if a teacher was trained on another split of it.
+
+    Attributes:
+        trainings: What each of them was trained on; empty where that is not recorded.
+
+    Raises:
+        InputError: One cannot be read, has other classes, or expects other pixels.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        class_names: Sequence[str],
+        preprocess: Mapping[str, Any],
+        training: Mapping[str, Any],
+    ) -> None:
+        checkpoints = {str(source): load_checkpoint(checkpoint_path(source)) for source in sources}
+        for source, checkpoint in checkpoints.items():
+            for name, ours in (("class_names", list(class_names)), ("preprocess", dict(preprocess))):
+                check_same(name, checkpoint["hyper_parameters"][name], ours, source)
+        self._nets = [net_of(checkpoint, source) for source, checkpoint in checkpoints.items()]
+        self.trainings = [
+            dict(checkpoint["hyper_parameters"].get("training") or {}) for checkpoint in checkpoints.values()
+        ]
+        for source, theirs in zip(checkpoints, self.trainings, strict=True):
+            warn_of_seen_images(source, theirs, training)
+
+    def to(self, device: torch.device) -> None:
+        """Move them to a device."""
+        for net in self._nets:
+            net.to(device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S) to the mean of their answers, float32 (N, K)."""
+        return torch.stack([net(images).float().softmax(1) for net in self._nets]).mean(0)
