@@ -52,7 +52,7 @@ class ExpressionClassifier(L.LightningModule):
         init_skip: Layers whose weights are not copied from there.
         teachers: Trained networks from whose answers, averaged, this one learns beside the labels: `bundled` or
             checkpoints, of the same classes and preprocessing.
-        teacher_share: Their share of the loss, from 0 to 1.
+        teacher_share: Their share of the loss, to 1; 0 without teachers.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ExpressionClassifier(L.LightningModule):
         init_from: str | None = None,
         init_skip: Sequence[str] = (),
         teachers: Sequence[str] | None = None,
-        teacher_share: float = 0.5,
+        teacher_share: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
@@ -83,6 +83,11 @@ class ExpressionClassifier(L.LightningModule):
             raise InputError(f"model.mixup must be at least 0, got {mixup}")
         if not 0 <= teacher_share <= 1:
             raise InputError(f"model.teacher_share must be 0 to 1, got {teacher_share}")
+        if bool(teachers) != bool(teacher_share):
+            raise InputError(
+                f"model.teachers says who teaches and model.teacher_share how much, for example 0.5: set both or none, "
+                f"got {teachers} and {teacher_share}"
+            )
         net, class_names, preprocess, training = dict(net), list(class_names), dict(preprocess), dict(training or {})
         init_skip, teachers = list(init_skip), list(teachers) if teachers else None
         self.save_hyperparameters(ignore=["loss", "class_counts", "optimizer", "scheduler"], logger=False)

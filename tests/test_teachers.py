@@ -34,6 +34,7 @@ def saved(tmp_path):
 
 def taught(teachers, **settings):
     torch.manual_seed(9)
+    settings = {"teacher_share": 0.5, **settings}
     model = ExpressionClassifier(NET, CLASSES, PREPROCESS, teachers=teachers, **settings)
     model.load_teachers()
     return model
@@ -97,6 +98,14 @@ def test_teachers_of_other_classes_or_pixels_are_refused(saved):
         taught(["none.ckpt"])
 
 
-def test_a_share_out_of_range_is_refused():
-    with pytest.raises(InputError, match=r"model\.teacher_share must be 0 to 1, got 2"):
-        taught(None, teacher_share=2)
+@pytest.mark.parametrize(
+    ("teachers", "share", "message"),
+    [
+        (["bundled"], 2, r"model\.teacher_share must be 0 to 1, got 2"),
+        (["bundled"], 0, r"set both or none, got \['bundled'\] and 0"),
+        (None, 0.5, r"set both or none, got None and 0\.5"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(teachers, share, message):
+    with pytest.raises(InputError, match=message):
+        taught(teachers, teacher_share=share)

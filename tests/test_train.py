@@ -478,7 +478,7 @@ def test_a_run_that_is_resumed_still_says_what_its_initial_weights_were_trained_
 
 def test_a_run_learns_from_another_and_resumes_only_with_the_same_teachers(run, finished_run):
     first = finished_run / "checkpoints" / "best.ckpt"
-    settings = (f"model.teachers=[{first}]", "callbacks=ema", "logger=none")
+    settings = (f"model.teachers=[{first}]", "model.teacher_share=0.5", "callbacks=ema", "logger=none")
     last = last_checkpoint(run(*settings, "trainer.max_epochs=1"))
     trained = load_checkpoint(first)["hyper_parameters"]["training"]
     assert load_checkpoint(last)["hyper_parameters"]["training"]["teachers"] == [trained]
@@ -486,7 +486,7 @@ def test_a_run_learns_from_another_and_resumes_only_with_the_same_teachers(run, 
     with pytest.raises(InputError, match=r"teacher_share': 0\.5.*teacher_share': 0\.1"):
         run(*resumed, "model.teacher_share=0.1")
     with pytest.raises(InputError, match="was trained with teachers"):
-        run(*resumed, "model.teachers=null")
+        run(*resumed, "model.teachers=null", "model.teacher_share=0")
 
 
 @pytest.mark.parametrize(
