@@ -12,11 +12,12 @@ import torch
 import fer_lightning
 from fer_lightning import export as export_module
 from fer_lightning.errors import InputError
-from fer_lightning.export import export
+from fer_lightning.export import export, to_onnx
 from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.models import create_model
 from fer_lightning.preprocess import Preprocess
 
 
@@ -39,6 +40,14 @@ def test_a_model_file_carries_classes_preprocessing_training_and_metrics(onnx_mo
     assert (card.crop_margin, card.temperature) == (0.0, 1.0)
     assert card.training["dataset"] == "synthetic"
     assert card.metrics == json.loads((finished_run / "result.json").read_text())["metrics"]
+
+
+def test_the_bundled_network_is_exported_with_pooling_that_onnx_runtime_does_fast():
+    net = create_model("seresnet_s", num_classes=7).eval()
+    nodes = to_onnx(net, ModelCard(class_names=FER2013_CLASSES, preprocess=Preprocess())).graph.node
+    pools = [node for node in nodes if node.op_type == "AveragePool"]
+    assert len(pools) == 4  # one in front of each shortcut
+    assert not any(attribute.i for node in pools for attribute in node.attribute if attribute.name == "ceil_mode")
 
 
 def test_the_last_epochs_model_does_not_bear_the_scores_of_the_best(finished_run, tmp_path):

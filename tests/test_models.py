@@ -8,6 +8,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.models import create_model
 from fer_lightning.models.cnn import ARCHITECTURES
 from fer_lightning.models.cost import count_multiply_adds
+from fer_lightning.models.seresnet import MeanOfFour
 
 PARAMETERS = {  # at kernel 3, 7 classes, 48 x 48 gray; the emosense ones but 8 are sums of our own tables
     "cnn3": 683_975,
@@ -95,6 +96,12 @@ def test_a_block_of_a_seresnet_starts_as_its_shortcut():
     block = create_model("seresnet_s", num_classes=7).blocks[0].eval()
     features = torch.rand(2, 32, 8, 8)
     torch.testing.assert_close(block(features), torch.relu(block.shortcut(features)))
+
+
+def test_a_maps_last_pixels_are_averaged_over_as_many_as_there_are():
+    maps = torch.arange(9.0).view(1, 1, 3, 3)
+    assert MeanOfFour()(maps).flatten().tolist() == [2, 3.5, 6.5, 8]
+    assert MeanOfFour()(maps[..., :2, :2]).flatten().tolist() == [2]
 
 
 def test_kernel_7_with_valid_padding_says_why_not_and_what_to_do():
