@@ -4,7 +4,8 @@ It takes the same settings as training, trainer.limit_train_batches=80, a number
 python -m fer_lightning.bench experiment=fer2013_seresnet_s trainer.limit_train_batches=80
 
 A real epoch reads the cache, augments, trains with the Trainer, measures and logs to TensorBoard; the bare loop only
-repeats forward, backward and step on tensors in memory. The loops take turns, so that noise slows all of them equally.
+repeats forward, backward and the recipe's step on tensors in memory. The loops take turns, so that noise slows all of
+them equally.
 """
 
 from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
@@ -27,7 +28,7 @@ from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
-from fer_lightning.module import ExpressionClassifier
+from fer_lightning.module import ExpressionClassifier, OptimizerFactory
 from fer_lightning.plain_errors import plain_errors
 from fer_lightning.training import prepare_process
 
@@ -52,10 +53,15 @@ def main() -> None:
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]
     precision, reason = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     device = "cuda" if uses_gpu(cfg.trainer.accelerator) else "cpu"
+    optimizer_of = instantiate(cfg.optimizer)
     loops = {
         "real epoch": lambda: _real_epoch(cfg, datamodule),
-        "bare loop": lambda: _bare_loop(_model(cfg, datamodule), batches, device, AUTOCAST.get(precision)),
-        "float32 NCHW": lambda: _bare_loop(_model(cfg, datamodule, channels_last=False), batches[::3], device, None),
+        "bare loop": lambda: _bare_loop(
+            _model(cfg, datamodule), optimizer_of, batches, device, AUTOCAST.get(precision)
+        ),
+        "float32 NCHW": lambda: _bare_loop(
+            _model(cfg, datamodule, channels_last=False), optimizer_of, batches[::3], device, None
+        ),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in track(range(ROUNDS + 1), description="Measuring"):
@@ -90,12 +96,16 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
 
 
 def _bare_loop(
-    model: ExpressionClassifier, batches: list[FaceBatch], device: str, multiplied_in: torch.dtype | None
+    model: ExpressionClassifier,
+    optimizer_of: OptimizerFactory,
+    batches: list[FaceBatch],
+    device: str,
+    multiplied_in: torch.dtype | None,
 ) -> float:
     """Images/s of forward, backward and step alone."""
     net = model.net.to(device)
     batches = [FaceBatch(*(tensor.to(device) for tensor in batch)) for batch in batches]
-    optimizer = torch.optim.Adam(net.parameters())
+    optimizer = optimizer_of(net.parameters())
     start = time.perf_counter()
     for batch in batches:
         with torch.autocast(device, multiplied_in, enabled=multiplied_in is not None):
