@@ -20,6 +20,7 @@ import typer
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -92,7 +93,7 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
     faces = _some_faces(datamodule, unseen)
     model = to_onnx(net_of(checkpoint, str(checkpoint_path)), card)
     if precision == "float16":
-        model = convert_float_to_float16(model, keep_io_types=True)
+        model = _halved(model)
     elif precision == "int8":
         model = _quantised(model, _some_faces(datamodule, "train"))
     with tempfile.TemporaryDirectory() as folder:
@@ -202,6 +203,12 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
             node.doc_string = ""
             del node.metadata_props[:]
     return model
+
+
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    halved = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    halved.topological_sort()  # the conversion appends its casts at the end, where ONNX does not allow them
+    return halved.model
 
 
 def _quantised(model: onnx.ModelProto, faces: Faces) -> onnx.ModelProto:

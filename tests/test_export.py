@@ -65,6 +65,7 @@ def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
     # After one epoch probabilities are close to each other, so that small changes turn more classes than they would.
     monkeypatch.setitem(export_module.CHANGED_CLASSES, precision, 0.2)
     parity = export(checkpoint, tmp_path / "small.onnx", precision)
+    onnx.checker.check_model(onnx.load(tmp_path / "small.onnx"))
     assert parity.largest_change < 0.1
     assert onnx_model.stat().st_size / (tmp_path / "small.onnx").stat().st_size > smaller
     assert load_backend(tmp_path / "small.onnx").card.class_names == FER2013_CLASSES

@@ -9,7 +9,7 @@ NAME = "fer2013-seresnet_s-2"  # trained on, network, version
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "8d64257e856309f95326fa8ee7d6029aad36d2d27441aec8882572bf89900e8d",
+    ".onnx": "6320bf11d44f57d4725282116bbbfe616b33f361a20948ff1ee031d4b0c11cb6",
     ".ckpt": "ec3b4173c468d592fc87c6a0662db80b8c4c2f45a15c8748b99576ce52dc7ed8",
 }
 
