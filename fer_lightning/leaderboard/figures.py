@@ -68,23 +68,28 @@ def bars_figure(entries: Sequence[Entry]) -> Figure | None:
 
 
 def cost_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric against parameters and multiply-adds, for one table; a line joins the Pareto front."""
+    """Metric against parameters and multiply-adds, for one table; a line joins the Pareto front.
+
+    The best entry of each cost bears the network's name; those below are the same with other settings.
+    """
     costs = {"parameters": "parameters", "multiply_adds": "multiply-adds of one image"}
     shown = [entry for entry in entries if all(entry.runs[0].facts.get(cost) for cost in costs)]
     if len({entry.runs[0].facts["parameters"] for entry in shown}) < 2:
         return None
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    shown = sorted(shown, key=lambda entry: sign * entry.mean)
     for axes, (cost, name) in zip(panels, costs.items(), strict=True):
-        points = sorted((entry.runs[0].facts[cost], entry.mean, entry.label) for entry in shown)
-        axes.scatter([x for x, _, _ in points], [y for _, y, _ in points])
-        for x, y, label in points[: 2 * MOST]:
-            axes.annotate(label, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        front = pareto_front([(x, sign * y) for x, y, _ in points])
+        points = [(entry.runs[0].facts[cost], entry.mean) for entry in shown]
+        axes.scatter(*zip(*points, strict=True))
+        best = {x: (y, entry.runs[0].network) for (x, y), entry in zip(points, shown, strict=True)}
+        for x, (y, network) in best.items():
+            axes.annotate(network, (x, y), fontsize=8, xytext=(4, 4), textcoords="offset points")
+        front = pareto_front([(x, sign * y) for x, y in points])
         axes.plot(
             [x for x, _ in front], [sign * y for _, y in front], color="tab:red", alpha=0.5, drawstyle="steps-post"
         )
-        wide = points[-1][0] > 10 * points[0][0]
+        wide = max(best) > 10 * min(best)
         axes.set(xscale="log" if wide else "linear", xlabel=name)
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.margins(x=0.25)
