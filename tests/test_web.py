@@ -342,8 +342,8 @@ class TestCommand:
             free.bind(("127.0.0.1", 0))
             line.append(str(free.getsockname()[1]))
         places = os.environ | {"TMPDIR": str(tmp_path)}
-        # A shell's background jobs, and what they start, ignore Ctrl-C.
-        restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        # What a shell starts in the background ignores Ctrl-C, and what nohup starts the terminal's end.
+        restore = {"preexec_fn": lambda: signal.signal(ending, signal.SIG_DFL)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(line, env=places, **pipes, **restore) as process:
             address = re.match("The page is at (http://127.0.0.1:[0-9]+)/", process.stdout.readline())[1]
