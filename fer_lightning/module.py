@@ -101,7 +101,7 @@ class ExpressionClassifier(L.LightningModule):
         self.val_meter = Meter("val", num_classes, calibration=True)
         self.test_meter = Meter("test", num_classes, calibration=True)
         self._findings: dict[str, Findings] = {}
-        self._teachers: Teachers | None = None
+        self.teachers: Teachers | None = None
         self._loss = loss or losses.cross_entropy
         counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)
         self.register_buffer("class_counts", counts, persistent=False)
@@ -136,12 +136,12 @@ class ExpressionClassifier(L.LightningModule):
         """Read the networks of `teachers`, if there are any."""
         if self.hparams.teachers:
             training = self.hparams.training
-            self._teachers = Teachers(self.hparams.teachers, self.class_names, self.hparams.preprocess, training)
-            training |= {"teachers": self._teachers.trainings, "teacher_share": self.hparams.teacher_share}
+            self.teachers = Teachers(self.hparams.teachers, self.class_names, self.hparams.preprocess, training)
+            training |= {"teachers": self.teachers.trainings, "teacher_share": self.hparams.teacher_share}
 
     def on_fit_start(self) -> None:
-        if self._teachers:
-            self._teachers.to(self.device)
+        if self.teachers:
+            self.teachers.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, K)."""
@@ -181,8 +181,8 @@ class ExpressionClassifier(L.LightningModule):
         else:
             logits = self(images)
             loss = self._loss_of(logits, targets)
-        if self._teachers:
-            taught = cross_entropy(logits.float(), self._teachers.probabilities(images))
+        if self.teachers:
+            taught = cross_entropy(logits.float(), self.teachers.probabilities(images))
             loss = torch.lerp(loss, taught, self.hparams.teacher_share)
         self.train_meter.update(loss, logits, targets, batch.indices)
         return loss

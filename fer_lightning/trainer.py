@@ -7,7 +7,7 @@ import lightning as L
 
 
 class Trainer(L.Trainer):
-    """Lightning's Trainer, which can also compile the network.
+    """Lightning's Trainer, which can also compile the network and its teachers.
 
     Args:
         compile: Compile the network with `torch.compile` when training starts: takes a minute, and makes steps faster
@@ -25,3 +25,5 @@ class _Compilation(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.net.compile()
+        if pl_module.teachers:
+            pl_module.teachers.compile()

@@ -25,7 +25,7 @@ def steps(module, optimizer, count):
 def test_filters_keep_their_singular_vectors_and_get_singular_values_near_one(shape):
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-    filters = left * torch.logspace(0, -1, len(right)) @ right
+    filters = left * torch.logspace(0, -2, len(right)) @ right
     made = left.T @ orthogonal(filters) @ right.T
     assert made.shape == (len(right), len(right))
     assert (made - made.diag().diag()).abs().max() < 1e-3

@@ -1,5 +1,7 @@
 """Learning from the answers of trained networks."""
 
+import shutil
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -56,7 +58,7 @@ def test_the_loss_is_shared_between_the_labels_and_the_teachers_mean_answer(save
 
 def test_teachers_see_the_images_that_the_network_sees(saved):
     model, seen = taught([saved(1)], teacher_share=1.0, mixup=0.5), []
-    model._teachers.probabilities = lambda images: seen.append(images) or torch.full((4, 2), 0.5)
+    model.teachers.probabilities = lambda images: seen.append(images) or torch.full((4, 2), 0.5)
     model.net.register_forward_hook(lambda net, inputs, logits: seen.append(inputs[0]))
     model.training_step(BATCH, 0)
     assert torch.equal(seen[0], seen[1])
@@ -69,7 +71,7 @@ def test_teachers_are_neither_trained_nor_saved(saved):
     assert model.state_dict().keys() == alone.state_dict().keys()
     assert len(list(model.parameters())) == len(list(alone.parameters()))
     model.training_step(BATCH, 0).backward()
-    assert all(parameter.grad is None for net in model._teachers._nets for parameter in net.parameters())
+    assert all(parameter.grad is None for net in model.teachers._nets for parameter in net.parameters())
 
 
 def test_a_checkpoint_tells_what_the_teachers_were_trained_on(saved):
@@ -81,6 +83,15 @@ def test_a_warning_says_that_a_teacher_may_have_seen_the_images_that_are_measure
     theirs, ours = ({"dataset": "faces", "splits": {"train": part}} for part in ("one half", "the other half"))
     taught([saved(1, training=theirs)], training=ours)
     assert "were trained on another split of faces" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_teachers_answer_the_same(saved):
+    path = saved(1)
+    teachers = Teachers([path], CLASSES, PREPROCESS, {})
+    teachers.compile()
+    torch.testing.assert_close(teachers.probabilities(BATCH.images), answers(path))
 
 
 def test_the_bundled_model_can_teach():

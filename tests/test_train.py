@@ -553,10 +553,13 @@ def test_a_compiled_network_learns_the_same_and_keeps_its_names(run):
 
 def test_a_network_is_compiled_where_that_is_asked_for(run, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
-    run("logger=none")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(type(module).__name__))
+    folder = run("logger=none")
     run("trainer.compile=true", "logger=none", folder="compiled")
     assert compiled == ["CNN"]
+    teacher = ("model.teacher_share=0.5", f"model.teachers=[{folder / 'checkpoints' / 'best.ckpt'}]")
+    run("trainer.compile=true", *teacher, "logger=none", folder="taught")
+    assert compiled == ["CNN", "CNN", "CNN"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
