@@ -45,14 +45,17 @@ def test_a_convolution_moves_as_far_whatever_the_size_of_its_gradients(size):
     torch.testing.assert_close((before - conv.weight) / 0.1, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_convolution_goes_on_by_its_momentum():
-    conv = with_gradients(nn.Conv2d(3, 8, 3, bias=False))
-    optimizer = Muon(conv.parameters(), lr=0.1)
+def test_a_convolution_follows_its_momentum_and_looks_ahead_by_its_gradient():
+    conv = nn.Conv2d(3, 8, 3, bias=False)
+    optimizer = Muon(conv.parameters(), lr=0.1, momentum=0.8)
+    first = with_gradients(conv, seed=1).weight.grad
     optimizer.step()
     before = conv.weight.detach().clone()
-    conv.weight.grad.zero_()
+    second = with_gradients(conv, seed=2).weight.grad
     optimizer.step()
-    assert (conv.weight - before).norm() > 0.1
+    ahead = 0.2 * second + 0.8 * (0.8 * 0.2 * first + 0.2 * second)
+    expected = LIKE_ADAM * 27**0.5 * orthogonal(ahead.flatten(1)).view_as(before)
+    torch.testing.assert_close((before - conv.weight) / 0.1, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("others", [nn.Linear(5, 4), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(6)])
