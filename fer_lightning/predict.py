@@ -125,7 +125,9 @@ def main(
 ) -> None:
     """Find faces and read their expressions. Everything stays on this machine."""
     formats = tuple(dict.fromkeys((format_ or "csv").split(",")))
-    _check_options(formats, detector, min_face, align=align, profile=profile, show=show, views=views, match=match)
+    _check_options(
+        formats, detector, min_face, max_side, align=align, profile=profile, show=show, views=views, match=match
+    )
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
     predictor = Predictor(
@@ -182,6 +184,7 @@ def _check_options(
     formats: tuple[str, ...],
     detector: DetectorName,
     min_face: float,
+    max_side: int,
     *,
     align: bool,
     profile: bool,
@@ -193,6 +196,10 @@ def _check_options(
     for wrong, why in (
         (unknown, f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}"),
         (min_face <= 0, f"--min-face must be above 0, got {min_face}"),
+        (
+            detector == "none" and (min_face, max_side) != (MIN_FACE, MAX_SIDE),
+            "--min-face and --max-side are for the search for faces: --detector none does not search",
+        ),
         (align and detector == "none", "--align needs a detector: --detector none takes faces as they are"),
         (profile and detector != "haar", "--profile works only with --detector haar"),
         (show and views, "--show shows one source: omit --views"),

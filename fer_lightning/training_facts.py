@@ -10,7 +10,7 @@ from fer_lightning.run_settings import PASSIVE_CALLBACKS
 
 # Trainer settings that change what is learnt.
 TRAINER_FACTS = (
-    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
+    *("max_epochs", "limit_train_batches", "accumulate_grad_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "devices", "strategy"),
 )
 

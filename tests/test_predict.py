@@ -311,6 +311,8 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
         (["a.jpg", "--min-face", "-3"], 2, "--min-face must be above 0"),
         (["a.jpg", "--detector", "yolo"], 2, "Invalid value for '--detector'"),
         (["a.jpg", "--bogus"], 2, "No such option"),
+        (["a.jpg", "--min-face", "80", "--detector", "none"], 2, "--detector none does not search"),
+        (["a.jpg", "--max-side", "80", "--detector", "none"], 2, "--detector none does not search"),
         (["a.jpg", "--align", "--detector", "none"], 2, "--align needs a detector"),
         (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile works only with --detector haar"),
         (["a.jpg", "--match", "order"], 2, "--match order matches the faces of several views: add --views"),
