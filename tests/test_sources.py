@@ -46,7 +46,9 @@ def test_hidden_folders_and_files_are_passed_over(place, write_image, face):
 def test_what_was_written_about_a_folder_is_not_among_its_pictures(place, write_image, face):
     write_image(place / "outputs" / "predictions" / "today" / "pictures" / "b.jpg", face(1))
     assert all("predictions" not in name for _, name in [*kinds("."), *kinds("outputs")])
-    assert kinds("outputs/predictions/today") == [("image", "outputs/predictions/today/pictures/b.jpg")]
+    assert all("predictions" not in name for _, name in kinds("**/*.jpg"))
+    for name in ("outputs/predictions/today", "outputs/predictions/**/*.jpg"):
+        assert kinds(name) == [("image", "outputs/predictions/today/pictures/b.jpg")]
 
 
 def test_a_pattern_gives_what_it_matches_and_a_file_with_brackets_itself(place):
@@ -83,6 +85,24 @@ def test_a_file_without_the_right_to_read_it_is_told(place):
     [source] = open_sources(["photos/b.jpg"])
     [load] = source.frames()
     assert "Permission denied" in load().problem
+
+
+def test_a_folder_that_may_not_be_searched_is_told_beside_others(place, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/locked"))
+        yield folder, [], ["b.jpg"]
+
+    monkeypatch.setattr(os, "walk", walk)
+    picture, locked = (load() for source in open_sources(["photos"]) for load in source.frames())
+    assert picture.problem is None
+    assert (locked.source, locked.problem) == ("photos/locked", "cannot be searched (Permission denied)")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read anything")
+def test_a_file_in_a_folder_that_may_not_be_searched_is_told_beside_others(place):
+    (place / "photos/a").chmod(0)
+    frames = [load() for source in open_sources(["photos/b.jpg", "photos/a/z.png"]) for load in source.frames()]
+    assert [frame.problem for frame in frames] == [None, "cannot be read (Permission denied)"]
 
 
 class Camera:
@@ -188,6 +208,19 @@ def test_a_folder_passes_over_no_photo_and_no_film(tmp_path):
     frames = [load() for source in found for load in source.frames()]
     assert "does not decode as an image: convert it to JPEG" in frames[0].problem
     assert "convert" not in frames[3].problem
+
+
+def test_a_film_is_looked_for_in_files_alone(place, monkeypatch):
+    opened = []
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: opened.append(name) or real(name))
+    film = cv2.VideoWriter(str(place / "12:30.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 32))
+    film.write(np.zeros((32, 32, 3), np.uint8))
+    film.release()
+    here, elsewhere = open_sources(["12:30.avi", "http://localhost/film.mp4"])
+    assert [load().problem for load in here.frames()] == [None]
+    assert [load().problem for load in elsewhere.frames()] == ["cannot be read (No such file or directory)"]
+    assert all(name.startswith(str(place)) for name in opened)
 
 
 def test_a_rate_that_no_camera_has_is_not_taken_for_one(tmp_path):

@@ -66,7 +66,12 @@ class VideoWriter:
         """Append a frame; the first one's size is the video's, and others are scaled to it."""
         if self._writer is None:
             self._size = video_size(image)
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, self._size)
+            self._writer = cv2.VideoWriter(
+                str(self.path.absolute()),  # else FFmpeg takes a name's part before a colon for a protocol
+                cv2.VideoWriter_fourcc(*"mp4v"),
+                self._fps,
+                self._size,
+            )
             if not self._writer.isOpened():
                 raise InputError(f"OpenCV cannot write a video to {self.path}: choose another --output")
         self._writer.write(scaled_to(image, self._size))

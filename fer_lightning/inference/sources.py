@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -97,12 +98,10 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
             sources.append(Source(name="-", kind="image", frames=_stdin))
         elif name.isdecimal() and not Path(name).exists():
             sources.append(open_camera(int(name), start=start))
-        elif Path(name).is_dir():
-            sources += [_file(path) for path in _pictures_below(name)] or [_unreadable(name, "holds no image or video")]
+        elif os.path.isdir(name):  # noqa: PTH112 - a Path raises where it may not look
+            sources += _below(name) or [_unreadable(name, "holds no image or video")]
         elif not os.path.lexists(name) and glob.has_magic(name):
-            matches = glob.glob(name, recursive=True)  # noqa: PTH207 - a Path knows no absolute patterns
-            files = [_file(path) for path in sorted(matches) if Path(path).is_file()]
-            sources += files or [_unreadable(name, "matches no file")]
+            sources += _matching(name) or [_unreadable(name, "matches no file")]
         else:
             sources.append(_file(name))
     return sources
@@ -113,20 +112,28 @@ def open_camera(number: int, *, start: float | None = None) -> Source:
     return Source(name=f"camera {number}", kind="camera", frames=lambda: _camera_frames(number, start), count=None)
 
 
-def _pictures_below(folder: str) -> Iterator[str]:
+def _below(folder: str) -> list[Source]:
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREADABLE_SUFFIXES
+    sources: list[Source] = []
+    refused: list[OSError] = []
     # Links to folders are not followed: they may lead in circles.
-    for place, folders, names in os.walk(folder, onerror=_refuse):
+    for place, folders, names in os.walk(folder, onerror=refused.append):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and (Path(place).absolute().name, name) != RESULTS
         )
-        for name in sorted(names):
-            if Path(name).suffix.lower() in wanted and not name.startswith("."):
-                yield os.path.join(place, name)  # noqa: PTH118 - Path would drop the ./ that the user typed
+        pictures = (name for name in sorted(names) if Path(name).suffix.lower() in wanted and not name.startswith("."))
+        sources += [_file(os.path.join(place, name)) for name in pictures]  # noqa: PTH118 - Path would drop the user's ./
+    return sources + [_unreadable(error.filename, f"cannot be searched ({error.strerror})") for error in refused]
 
 
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be searched ({error.strerror}): make it readable, or give other sources")
+def _matching(pattern: str) -> list[Source]:
+    def within_results(path: str) -> bool:
+        return RESULTS in pairwise(Path(path).absolute().parts)
+
+    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a Path knows no absolute patterns
+    if not within_results(pattern):
+        paths = [path for path in paths if not within_results(path)]
+    return [_file(path) for path in paths if os.path.isfile(path)]  # noqa: PTH113 - a Path raises where it may not look
 
 
 def _file(path: str) -> Source:
@@ -169,7 +176,7 @@ def _video(path: str) -> Source:
             source=path, problem="has a name that is not valid UTF-8, under which no video opens: rename it"
         )
         return Source(name=path, kind="video", frames=lambda: iter([lambda: problem]))
-    video = cv2.VideoCapture(path)
+    video = _open_film(path)
     count, fps = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
     video.release()
     return Source(
@@ -181,6 +188,11 @@ def _video(path: str) -> Source:
     )
 
 
+def _open_film(path: str) -> cv2.VideoCapture:
+    # FFmpeg would take the 12: of 12:30.mp4 for a protocol, and fetch http: from the network.
+    return cv2.VideoCapture(str(Path(path).absolute()))
+
+
 def _is_text(path: str) -> bool:
     try:
         path.encode()
@@ -190,7 +202,7 @@ def _is_text(path: str) -> bool:
 
 
 def _video_frames(path: str) -> Iterator[Load]:
-    video = cv2.VideoCapture(path)
+    video = _open_film(path)
     try:
         if not video.isOpened():
             yield lambda: Frame(source=path, problem=_why_no_video(path))
