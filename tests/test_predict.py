@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 
 from fer_lightning.errors import InputError
+from fer_lightning.inference import timeline
 from fer_lightning.inference.pictures import write_picture
 from fer_lightning.inference.predictor import Prediction
-from fer_lightning.inference.results import Results
+from fer_lightning.inference.results import Results, VideoResults
 from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.inference.table import table_writer
 from fer_lightning.labels import FER2013_CLASSES
@@ -442,6 +443,24 @@ def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
             frame = Frame(source="camera 0", number=number, time_s=time_s, image=photo)
             film.add(Prediction(frame=frame, faces=[]))
     assert len(written) == (2 + 10 + 1) * 25 + 1  # at 25 frames/s two seconds, ten for the jump, and one
+
+
+def test_a_film_is_whole_though_its_timeline_cannot_be_drawn(tmp_path, photo, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(timeline.Timeline, "write", full)
+    monkeypatch.chdir(tmp_path)
+    results = Results(Path("12:30"), COLUMNS, FER2013_CLASSES, videos=True)
+    source = Source(name="film.mp4", kind="video", frames=lambda: iter([]), count=3, fps=25)
+    with results:
+        film = VideoResults(results, source)
+        for number in range(3):
+            frame = Frame(source="film.mp4", number=number, time_s=number / 25, image=photo)
+            film.add(Prediction(frame=frame, faces=[]))
+        with pytest.raises(OSError, match="No space"):
+            film.close()
+    assert cv2.VideoCapture(str(tmp_path / "12:30/videos/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 def test_each_slide_of_a_film_of_slides_is_shown(tmp_path, photo):

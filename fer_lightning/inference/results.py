@@ -226,14 +226,18 @@ class VideoResults:
             self._written = due
 
     def close(self) -> None:
-        """Write the events and the timeline, which are known only at the end."""
-        folder = self._results.folder
-        if folder is not None:
-            self._results.event_table.write(
-                {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(event).items()}
-                for event in self._events.finish()
-            )
-            (folder / "timelines").mkdir(exist_ok=True)
-            self._timeline.write(folder / "timelines" / f"{self._name}.png", self._source.name)
-        if self._writer is not None:
-            self._writer.close()
+        """Finish the annotated copy; then write the events and the timeline, which are known only at the end."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._results.folder is not None:
+                self._write_events_and_timeline(self._results.folder)
+
+    def _write_events_and_timeline(self, folder: Path) -> None:
+        self._results.event_table.write(
+            {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(event).items()}
+            for event in self._events.finish()
+        )
+        (folder / "timelines").mkdir(exist_ok=True)
+        self._timeline.write(folder / "timelines" / f"{self._name}.png", self._source.name)

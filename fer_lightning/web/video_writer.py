@@ -35,7 +35,9 @@ class BrowserVideoWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        if self._size is not None:
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-        self._container.close()
+        try:
+            if self._size is not None:
+                for packet in self._stream.encode():
+                    self._container.mux(packet)
+        finally:
+            self._container.close()
