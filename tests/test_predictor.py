@@ -15,6 +15,7 @@ from fer_lightning.inference import predictor as predictor_module
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.bundled import NAME, SHA256, bundled
+from fer_lightning.inference.detectors import WholePicture
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
@@ -143,6 +144,8 @@ def test_large_pictures_that_are_kept_do_not_wait_for_a_batch(onnx_model, monkey
         ({"detector": "mtcnn", "min_face": float("nan")}, "min_face must be above 0, got nan"),
         ({"detector": "none", "profile": True}, "profile works only with detector haar, got none"),
         ({"detector": "none", "align": True}, "align needs a detector"),
+        ({"detector": "none", "min_face": 80}, "min_face and max_side are for the search for faces"),
+        ({"detector": WholePicture(), "max_side": 80}, "are for this package's detectors: set them in your own"),
     ],
 )
 def test_a_setting_that_a_detector_does_not_have_is_refused(onnx_model, settings, message):

@@ -1,5 +1,7 @@
 """Who is who in a video, smoothed, and when an emotion comes and goes."""
 
+from math import exp
+
 import pytest
 
 from fer_lightning.inference.boxes import Box
@@ -56,6 +58,15 @@ def test_smoothing_weighs_by_time_and_keeps_the_frames_own_probabilities_beside(
     assert 0 < late.probabilities["happy"] < 0.6
     assert stepwise.probabilities["happy"] == pytest.approx(late.probabilities["happy"])
     assert sum(stepwise.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_frame_that_comes_after_a_later_one_leaves_probabilities():
+    tracker = Tracker(smooth_s=0.3)
+    tracker.follow(frame(10, (0, 1.0)))
+    [overtaken] = tracker.follow(frame(9, (0, 0.0))).faces
+    assert overtaken.probabilities == {"happy": 1.0, "sad": 0.0}
+    [later] = tracker.follow(frame(11, (0, 0.0))).faces
+    assert later.probabilities["happy"] == pytest.approx(exp(-1 / FPS / 0.3))
 
 
 def test_one_strange_frame_does_not_turn_the_emotion():

@@ -25,6 +25,9 @@ from PIL import Image
 
 from fer_lightning.app import _by_name, _open_once_served
 from fer_lightning.errors import InputError
+from fer_lightning.inference import predictor
+from fer_lightning.inference.backends import load_backend
+from fer_lightning.inference.reading import predict_sources
 from fer_lightning.web.service import Service, Settings, face_names
 from fer_lightning.web.video_writer import BrowserVideoWriter
 
@@ -149,6 +152,25 @@ class TestService:
         while folder.exists() and time.monotonic() < end:
             time.sleep(0.05)
         assert not folder.exists()
+
+    def test_results_stay_while_they_are_made(self, service, portrait, monkeypatch):
+        def an_hour_later(predictor, sources, results, **settings):
+            for prediction in predict_sources(predictor, sources, results, **settings):
+                os.utime(results.folder, (0, 0))
+                yield prediction
+                service._forget()
+
+        monkeypatch.setattr("fer_lightning.web.service.predict_sources", an_hour_later)
+        assert len(pd.read_csv(service.photos([portrait, portrait], SETTINGS).table)) == 2
+
+    def test_a_network_is_loaded_once_whatever_the_settings(self, onnx_model, tmp_path, monkeypatch):
+        loaded = []
+        monkeypatch.setattr(predictor, "load_backend", lambda *path, **_: loaded.append(path) or load_backend(*path))
+        service = Service({"model": onnx_model}, tmp_path / "results")
+        large, small = (service.predictor(replace(SETTINGS, min_face=size)) for size in (0.2, 0.05))
+        assert len(loaded) == 1
+        assert large._detector is not small._detector
+        assert large is service.predictor(replace(SETTINGS, min_face=0.2))
 
     def test_who_was_quiet_for_longest_is_forgotten(self, service, photo, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.MOST_PEOPLE", 2)

@@ -41,6 +41,8 @@ def create_detector(
         raise InputError(f"min_face must be above 0, got {min_face}")
     if profile and name != "haar":
         raise InputError(f"profile works only with detector haar, got {name}")
+    if name == "none" and (min_face, max_side) != (MIN_FACE, MAX_SIDE):
+        raise InputError("min_face and max_side are for the search for faces: detector none does not search")
     if name == "haar":
         return HaarDetector(min_face=min_face, max_side=max_side, profile=profile)
     if name == "mtcnn":

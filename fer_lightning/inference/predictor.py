@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,10 +115,18 @@ class Predictor:
             raise InputError("align needs a detector: detector none takes faces as they are")
         if isinstance(detector, str):
             detector = create_detector(detector, min_face=min_face, max_side=max_side, profile=profile)
+        elif (min_face, max_side, profile) != (MIN_FACE, MAX_SIDE, False):
+            raise InputError("min_face, max_side and profile are for this package's detectors: set them in your own")
         self._detector = detector
         self._crop = EyeAligner().crop if align else square_crop
         self.batch_size = batch_size
         self.workers = workers or usable_cores()
+
+    def with_detector(self, detector: Detector) -> "Predictor":
+        """A predictor with another detector and the same network, which is not loaded again."""
+        other = copy(self)
+        other._detector = detector
+        return other
 
     @property
     def card(self) -> ModelCard:

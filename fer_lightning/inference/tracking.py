@@ -63,13 +63,14 @@ class Tracker:
             smoothed = self._smoothed(person, face, now)
         raw = face.probabilities if self.smooth_s > 0 else None
         person.face = replace(face, track=person.number, probabilities=smoothed, raw_probabilities=raw)
-        person.time_s = now
+        person.time_s = max(person.time_s, now)
         return person.face
 
     def _smoothed(self, person: _Person, face: Face, now: float) -> dict[str, float]:
         if self.smooth_s == 0:
             return face.probabilities
-        kept = exp(-(now - person.time_s) / self.smooth_s)  # unevenly spaced frames are weighted by time, not by number
+        # Unevenly spaced frames are weighted by time, not by number; a camera's frame may come after a later one.
+        kept = exp(-max(0.0, now - person.time_s) / self.smooth_s)
         return {
             name: kept * person.face.probabilities[name] + (1 - kept) * new for name, new in face.probabilities.items()
         }

@@ -13,6 +13,7 @@ from typing import Any
 from fer_lightning.errors import InputError
 from fer_lightning.images import decode_picture
 from fer_lightning.inference.boxes import MIN_FACE
+from fer_lightning.inference.detectors import create_detector
 from fer_lightning.inference.palette import colour_of
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
 from fer_lightning.inference.reading import predict_sources
@@ -23,6 +24,7 @@ from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
 from fer_lightning.words import counted
 
+MOST_SETTINGS = 32  # combinations of model and detector that are kept
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
 HOUR = 3600  # seconds after which results are deleted
 MOST_PIXELS = 4_000_000  # of a camera's frame
@@ -91,19 +93,18 @@ class Service:
         self._lock = threading.Lock()
         self._number = 0
         self._trackers: OrderedDict[tuple[str, str], Tracker] = OrderedDict()
-        self._predictor = lru_cache(maxsize=8)(self._load)
-        for name in self.models:
-            self.predictor(Settings(model=name))
+        self._loaded = {name: Predictor(path) for name, path in models.items()}
+        self._predictor = lru_cache(maxsize=MOST_SETTINGS)(self._with_detector)
         threading.Thread(target=self._keep_forgetting, daemon=True).start()
 
     def predictor(self, settings: Settings) -> Predictor:
-        """The predictor for the settings, loaded once for each combination that it depends on."""
+        """The predictor for the settings; those of one model share its network."""
         if settings.model not in self.models:
             raise InputError(f"there is no model {settings.model!r} here: choose from {', '.join(self.models)}")
         return self._predictor(settings.model, settings.detector, settings.min_face)
 
-    def _load(self, model: str, detector: str, min_face: float) -> Predictor:
-        return Predictor(self.models[model], detector=detector, min_face=min_face)
+    def _with_detector(self, model: str, detector: str, min_face: float) -> Predictor:
+        return self._loaded[model].with_detector(create_detector(detector, min_face=min_face))
 
     def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
         """Read photos; for unreadable ones, the reason is in the predictions' frames."""
@@ -111,10 +112,11 @@ class Service:
         sources = [source for path in uploads for source in _under_its_own_name(path)]
         if not sources:
             raise InputError("choose one or more photos first")
+        predictions = []
         with self._results(predictor, settings, pictures=True) as results:
-            predictions = [
-                _without_pixels(each) for each in predict_sources(predictor, sources, results, keep_images=True)
-            ]
+            for prediction in predict_sources(predictor, sources, results, keep_images=True):
+                predictions.append(_without_pixels(prediction))
+                results.folder.touch()  # its hour begins when it is done
         faces = sum(len(each.faces) for each in predictions)
         return Answer(
             folder=results.folder,
@@ -138,7 +140,7 @@ class Service:
                     now = time.perf_counter()
                     if now - told > 0.5:
                         told = now
-                        results.folder.touch()  # its hour begins when it is done
+                        results.folder.touch()
                         note = _progress(len(predictions), total, now - started)
                         yield Answer(folder=results.folder, predictions=predictions, note=note, done=False)
             finally:
