@@ -383,6 +383,13 @@ def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_pat
     assert "Trained here, measured there" in (tmp_path / "runs" / "leaderboard.html").read_text()
 
 
+def test_measurements_alone_make_a_matrix_and_an_empty_table(write_run, tmp_path):
+    write_run("measured", dataset="fer2013", model={"training": {"dataset": "ckplus"}, "path": "x", "metrics": {}})
+    assert command(tmp_path / "runs").exit_code == 0
+    assert pd.read_csv(tmp_path / "runs" / "leaderboard.csv").columns[:2].tolist() == ["dataset", "protocol"]
+    assert "Trained here, measured there" in (tmp_path / "runs" / "leaderboard.html").read_text()
+
+
 def test_a_line_by_kernel_size_holds_what_differs_in_nothing_else(write_run, tmp_path):
     for kernel_size in (3, 5):
         for epochs in (10, 40):

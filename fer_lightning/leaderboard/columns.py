@@ -29,29 +29,26 @@ HEADER = (
 
 def table(entries: Sequence[Entry], metric: str) -> pd.DataFrame:
     """One row per entry, as in leaderboard.csv; costs are means over the entry's runs."""
-    rows = []
-    for entry in entries:
-        comparison = entry.comparison
-        rows.append(
-            {
-                "dataset": comparison.dataset,
-                "protocol": comparison.protocol,
-                "leaks": comparison.leaks,
-                "split": comparison.stage,
-                "fingerprint": comparison.fingerprint[:12],
-                "entry": entry.label,
-                "repetitions": entry.repetitions,
-                metric: entry.mean,
-                "std": entry.std,
-                "interval_95": entry.interval,
-                "p_against_best": entry.p_value,
-                **{name: pooled_score(entry.runs, name) for name in SCORES if name != metric},
-                **{name: _mean(entry, name) for name in COSTS},
-                "selection": "; ".join(_told(entry, "selection")),
-                "hardware": _hardware(entry),
-            }
-        )
-    return pd.DataFrame(rows).astype({"parameters": "Int64", "multiply_adds": "Int64"})
+    columns = {
+        "dataset": [entry.comparison.dataset for entry in entries],
+        "protocol": [entry.comparison.protocol for entry in entries],
+        "leaks": [entry.comparison.leaks for entry in entries],
+        "split": [entry.comparison.stage for entry in entries],
+        "fingerprint": [entry.comparison.fingerprint[:12] for entry in entries],
+        "entry": [entry.label for entry in entries],
+        "repetitions": [entry.repetitions for entry in entries],
+        metric: [entry.mean for entry in entries],
+        "std": [entry.std for entry in entries],
+        "interval_95": [entry.interval for entry in entries],
+        "p_against_best": [entry.p_value for entry in entries],
+        **{name: [pooled_score(entry.runs, name) for entry in entries] for name in SCORES if name != metric},
+        **{name: [_mean(entry, name) for entry in entries] for name in COSTS},
+        "selection": ["; ".join(_told(entry, "selection")) for entry in entries],
+        "hardware": [_hardware(entry) for entry in entries],
+    }
+    for name in ("parameters", "multiply_adds"):  # whole numbers, also where one is missing
+        columns[name] = pd.array([None if mean is None else round(mean) for mean in columns[name]], dtype="Int64")
+    return pd.DataFrame(columns)
 
 
 def cells(entry: Entry) -> list[str]:
