@@ -33,6 +33,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.evaluation.cost import seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.inference.predictor import softmax
 from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
 from fer_lightning.plain_errors import USERS_MISTAKES, explain
 
@@ -100,7 +101,7 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
         candidate = Path(folder) / "candidate.onnx"
         candidate.write_bytes(serialised_with_card(model, card))
         before, after = TorchBackend(checkpoint_path, device="cpu"), OnnxBackend(candidate, device="cpu")
-        parity = _compare(before.logits, after.logits, faces)
+        parity = _compare(before.logits, after.logits, faces, card.temperature)
         latencies = [1000 * statistics.median(seconds_of(backend, 1)) for backend in (before, after)]
         _print(checkpoint_path, candidate, precision, parity, latencies)
         if parity.largest_change > LARGEST_CHANGE[precision] or parity.changed_classes > CHANGED_CLASSES[precision]:
@@ -235,8 +236,8 @@ def serialised_with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
     return model.SerializeToString()
 
 
-def _compare(before: Callable, after: Callable, faces: Faces) -> Parity:
-    one, other = (torch.from_numpy(logits(faces.images)).softmax(dim=1).numpy() for logits in (before, after))
+def _compare(before: Callable, after: Callable, faces: Faces, temperature: float) -> Parity:
+    one, other = (softmax(logits(faces.images) / temperature) for logits in (before, after))
     return Parity(
         largest_change=float(np.abs(one - other).max()),
         changed_classes=float((one.argmax(axis=1) != other.argmax(axis=1)).mean()),

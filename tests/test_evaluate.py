@@ -360,10 +360,10 @@ class TestReport:
         report(*SYNTHETIC)
         names = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").image
         (tmp_path / "evaluation").rename(tmp_path / "first")
-        groups = pd.DataFrame({"image": names, "glasses": ["yes", "no"] * 17 + [None]})
+        groups = pd.DataFrame({"image": names, "glasses": ["NA", "no"] * 17 + [None]})
         groups.to_csv(tmp_path / "groups.csv", index=False)
         part = report(*places)["groups_glasses"]
-        assert {name: of["images"] for name, of in part["groups"].items()} == {"no": 17, "unknown": 1, "yes": 17}
+        assert {name: of["images"] for name, of in part["groups"].items()} == {"NA": 17, "no": 17, "unknown": 1}
         assert part["gaps"] == {}
         groups[5:].to_csv(tmp_path / "groups.csv", index=False)
         (tmp_path / "evaluation").rename(tmp_path / "second")

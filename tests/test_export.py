@@ -12,7 +12,8 @@ import torch
 import fer_lightning
 from fer_lightning import export as export_module
 from fer_lightning.errors import InputError
-from fer_lightning.export import export, to_onnx
+from fer_lightning.evaluation.cost import size_of
+from fer_lightning.export import Faces, _compare, export, to_onnx
 from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
@@ -69,6 +70,8 @@ def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
     assert parity.largest_change < 0.1
     assert onnx_model.stat().st_size / (tmp_path / "small.onnx").stat().st_size > smaller
     assert load_backend(tmp_path / "small.onnx").card.class_names == FER2013_CLASSES
+    counted = size_of(tmp_path / "small.onnx")["parameters"]
+    assert counted == size_of(onnx_model)["parameters"]
 
 
 def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monkeypatch):
@@ -76,6 +79,12 @@ def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monk
     with pytest.raises(InputError, match="not written: .* changes a probability by .* use another --precision"):
         export(checkpoint, tmp_path / "model.onnx", "float32")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_compared_by_the_probabilities_that_it_gives():
+    faces = Faces(np.zeros((1, 1), np.float32), np.zeros(1, int))
+    one, other = (lambda images, x=x: np.float32([[x, 0]]) for x in (0.0, 1.0))
+    assert _compare(one, other, faces, 0.5).largest_change == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
 
 
 def test_a_name_that_no_model_file_has_is_refused(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """Size and latency of a model.   Shapes: N images per batch, C channels, S side in pixels."""
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -27,16 +28,27 @@ def size_of(path: Path) -> dict[str, Any]:
         "multiply_adds": None,
     }
     if path.suffix == ".onnx":
-        import onnx
-
-        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # whole numbers are shapes, not weights
-        weights = [weight for weight in onnx.load(path).graph.initializer if weight.data_type in kinds]
-        return facts | {"parameters": int(sum(np.prod(weight.dims, dtype=int) for weight in weights))}
+        return facts | {"parameters": _onnx_parameters(path)}
     checkpoint = load_checkpoint(path)
     preprocess = checkpoint["hyper_parameters"]["preprocess"]
     net = net_of(checkpoint, str(path))
     example = torch.zeros(1, preprocess["channels"], preprocess["size"], preprocess["size"])
     return facts | {"parameters": count_parameters(net), "multiply_adds": count_multiply_adds(net, example)}
+
+
+def _onnx_parameters(path: Path) -> int:
+    import onnx
+
+    graph = onnx.load(path).graph
+    restored = [node.input for node in graph.node if node.op_type == "DequantizeLinear"]
+    whole = {weight for weight, *_ in restored}
+    scales = {name for _, *names in restored for name in names}
+    real = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # other whole numbers are shapes
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name in whole or (tensor.data_type in real and tensor.name not in scales)
+    )
 
 
 def latencies(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
         InputError: The file cannot be read, lacks some of these images, or has a column that is not an identifier.
     """
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])  # NA and None may be groups
     except (OSError, ValueError) as error:
         raise InputError(f"groups={path} cannot be read as csv ({error})") from error
     if "image" not in table or len(table.columns) < 2:
