@@ -1,5 +1,6 @@
 """Reading checkpoints from any source as plain data: code in them is never run."""
 
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -131,5 +132,12 @@ def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:
     """Reduce two dicts to the entries in which they differ; an entry that one lacks (an older version's) is None."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return theirs, ours
-    names = [name for name in theirs | ours if theirs.get(name) != ours.get(name) and name not in NOT_COMPARED]
+    names = [name for name in theirs | ours if not _same(theirs.get(name), ours.get(name)) and name not in NOT_COMPARED]
     return {name: theirs.get(name) for name in names}, {name: ours.get(name) for name in names}
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    """Whether two settings are equal, up to the last digits of a measured one (an older version's mean)."""
+    if isinstance(theirs, float) and isinstance(ours, float):
+        return math.isclose(theirs, ours, rel_tol=1e-9)
+    return theirs == ours

@@ -7,6 +7,7 @@ the cache on disk holds), `finish` filters those bytes and scales them to the ne
 prediction are exactly `finish(prepare(image))`; the settings are plain numbers and are stored in the checkpoint.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -131,9 +132,11 @@ class Preprocess:
         if not self.lacks_statistics:
             return self
         counts = sum(np.bincount(self.filtered(image).reshape(-1), minlength=256) for image in images)
-        shares, levels = counts / counts.sum(), np.arange(256) / 255
-        mean = shares @ levels
-        return replace(self, mean=float(mean), std=float(np.sqrt(shares @ (levels - mean) ** 2)))
+        levels = np.arange(256)
+        # Whole numbers: the last digits of a sum of fractions depend on the processor, and runs are compared by them.
+        pixels, total, squares = (int(counts @ levels**power) for power in range(3))
+        deviation = math.sqrt(pixels * squares - total**2)
+        return replace(self, mean=total / pixels / 255, std=deviation / pixels / 255)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `Preprocess(**data)` gives it back."""

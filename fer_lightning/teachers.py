@@ -48,6 +48,10 @@ class Teachers:
         for source, theirs in zip(checkpoints, self.trainings, strict=True):
             warn_of_seen_images(source, theirs, training)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teachers":
+        """The copy of the model that holds its averaged weights learns from the same ones."""
+        return self
+
     def to(self, device: torch.device) -> None:
         """Move them to a device."""
         for net in self._nets:

@@ -16,28 +16,28 @@ TRAINER_FACTS = (
 
 
 def training_facts(cfg: DictConfig, datamodule: FaceDataModule, code_sha256: str) -> dict[str, Any]:
-    """Everything that decides what is learnt, except what the model's other hyper-parameters already say."""
+    """What decides what is learnt: the checkpoint keeps it beside the model's other hyper-parameters."""
     fingerprint = datamodule.fingerprint
     return {
         "code_sha256": code_sha256,
         "network": cfg.model.net.name,
         "dataset": fingerprint["dataset"],
         "protocol": fingerprint["protocol"],
-        "protocol_settings": _without_hydra(cfg.protocol),
+        "protocol_settings": _without_hydra(cfg.data.protocol),
         "pixels": fingerprint["splits"]["train"]["pixels"],
         "splits": {stage: summary["sha256"] for stage, summary in fingerprint["splits"].items()},
         "seed": cfg.seed,
         "data_seed": cfg.data.seed,
         "batch_size": cfg.data.batch_size,
         "oversample": cfg.data.oversample,
-        "loss": _without_hydra(cfg.loss),
+        "loss": _without_hydra(cfg.model.loss),
         "label_smoothing": cfg.model.label_smoothing,
         "mixup": cfg.model.mixup,
         "decay_weights_only": cfg.model.decay_weights_only,
         "monitor": cfg.monitor.metric,
-        "optimizer": _without_hydra(cfg.optimizer),
-        "scheduler": _without_hydra(cfg.scheduler),
-        "augmentation": _without_hydra(cfg.augmentation),
+        "optimizer": _without_hydra(cfg.model.optimizer),
+        "scheduler": _without_hydra(cfg.model.scheduler),
+        "augmentation": _without_hydra(cfg.data.augmentation),
         "callbacks": {
             name: _without_hydra(node) for name, node in cfg.callbacks.items() if name not in PASSIVE_CALLBACKS
         },

@@ -1,5 +1,6 @@
 """Learning from the answers of trained networks."""
 
+import copy
 import shutil
 
 import pytest
@@ -107,6 +108,21 @@ def test_teachers_of_other_classes_or_pixels_are_refused(saved):
         taught([saved(2, preprocess=Preprocess(clahe=2.0).to_dict())])
     with pytest.raises(InputError, match=r"there is no checkpoint at .*none\.ckpt"):
         taught(["none.ckpt"])
+
+
+def test_a_mean_may_differ_in_its_last_digit_which_depends_on_the_processor(saved):
+    def measured(mean):
+        return Preprocess(scaling="standard", mean=mean, std=0.25).to_dict()
+
+    path = saved(1, preprocess=measured(0.5))
+    Teachers([path], CLASSES, measured(0.5 + 1e-16 * 2), {})
+    with pytest.raises(InputError, match=r"preprocess \{'mean': 0\.5\}, this run has \{'mean': 0\.501\}"):
+        Teachers([path], CLASSES, measured(0.501), {})
+
+
+def test_teachers_are_not_copied_with_the_model(saved):
+    model = taught([saved(1)])
+    assert copy.deepcopy(model).teachers is model.teachers
 
 
 @pytest.mark.parametrize(
