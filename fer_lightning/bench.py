@@ -30,6 +30,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
 from fer_lightning.module import ExpressionClassifier, OptimizerFactory
 from fer_lightning.plain_errors import plain_errors
+from fer_lightning.run_settings import asks_for_several
 from fer_lightning.training import prepare_process
 
 ROUNDS = 4
@@ -46,7 +47,9 @@ def main() -> None:
         raise InputError(f"trainer.limit_train_batches must be a number of batches here, got {limit}")
     if cfg.trainer.compile:
         raise InputError("trainer.compile=true compiles in the first epoch, the one that is timed here: omit it")
-    if "finetune" in cfg.callbacks:
+    if asks_for_several(cfg.trainer.strategy, cfg.trainer.devices):
+        raise InputError("the loops are compared on one device: set trainer=auto")
+    if "freeze" in cfg.callbacks:
         raise InputError("callbacks=finetune trains one layer in the first epoch, the one that is timed here: omit it")
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), limit)  # as many as the real epoch's
@@ -90,7 +93,7 @@ def _real_epoch(cfg: config.DictConfig, datamodule: FaceDataModule) -> float:
             logger=list(instantiate(cfg.logger).values()),
             enable_progress_bar=False,
         )
-        trainer.fit(_model(cfg, datamodule), datamodule=datamodule)
+        trainer.fit(_model(cfg, datamodule), datamodule=datamodule)  # with its teachers, if there are any
     [table] = [callback for callback in callbacks if isinstance(callback, EpochTable)]
     return table.rows[-1]["images_per_s"]
 

@@ -140,6 +140,8 @@ class ExpressionClassifier(L.LightningModule):
             training |= {"teachers": self.teachers.trainings, "teacher_share": self.hparams.teacher_share}
 
     def on_fit_start(self) -> None:
+        if not self.teachers:
+            self.load_teachers()
         if self.teachers:
             self.teachers.to(self.device)
 

@@ -32,6 +32,20 @@ def test_it_sets_a_real_epoch_beside_bare_loops(measure):
     assert 0 < found["bare loop"] < 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["trainer.compile=true"], "compiles in the first epoch, the one that is timed here: omit it"),
+        (["callbacks=finetune"], "callbacks=finetune trains one layer in the first epoch"),
+        (["trainer=ddp"], "the loops are compared on one device"),
+        (["model.teachers=[none.ckpt]", "model.teacher_share=0.5"], "there is no checkpoint at .*none.ckpt"),
+    ],
+)
+def test_what_would_not_be_timed_as_a_whole_is_refused(measure, settings, message):
+    with pytest.raises(InputError, match=message):
+        measure(*settings)
+
+
 def test_a_share_of_an_epoch_is_refused(measure):
     with pytest.raises(InputError, match=r"limit_train_batches must be a number of batches here, got 0.5"):
         measure("trainer.limit_train_batches=0.5")
