@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fer_lightning.atomic import replacing
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError
-from fer_lightning.initial_weights import classes_layer
+from fer_lightning.initial_weights import classes_layer, is_part_of
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
 from fer_lightning.seeding import seed_from
@@ -141,17 +141,13 @@ class FreezeBackbone(Callback):
         self.epochs = epochs
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
-        net, trains = pl_module.net, trainer.current_epoch >= self.epochs
-        _let_train(net, trains)
-        for layer in (classes_layer(net), *pl_module.hparams.init_skip):
-            _let_train(net.get_submodule(layer), True)
-
-
-def _let_train(part: nn.Module, trains: bool) -> None:
-    part.requires_grad_(trains)
-    for module in part.modules():
-        if isinstance(module, nn.BatchNorm2d):  # its statistics are what the part has learnt too
-            module.train(trains)
+        net, whole = pl_module.net, trainer.current_epoch >= self.epochs
+        new = (classes_layer(net), *pl_module.hparams.init_skip)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(whole or is_part_of(name, new))
+        for name, module in net.named_modules():
+            if isinstance(module, nn.BatchNorm2d):  # its statistics are what it has learnt too
+                module.train(whole or is_part_of(name, new))
 
 
 class LearningCheck(Callback):

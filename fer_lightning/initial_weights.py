@@ -55,12 +55,12 @@ def load_initial_weights(
     found = _weights_of(name, source)
     weights = _with_channels_of(net, found.by_name, red_first=found.preprocess is None)
     own = net.state_dict()
-    if unknown := [layer for layer in skip if not any(_is_part_of(key, [layer]) for key in own)]:
+    if unknown := [layer for layer in skip if not any(is_part_of(key, [layer]) for key in own)]:
         layers = ", ".join(dict.fromkeys(key.rpartition(".")[0] for key in own))
         raise InputError(f"model.init_skip has {', '.join(unknown)}, but {name} has {layers}")
     left = (classes_layer(net), *skip)
-    wanted = {key for key in own if not _is_part_of(key, left)}
-    offered = {key for key in weights if not _is_part_of(key, left)}
+    wanted = {key for key in own if not is_part_of(key, left)}
+    offered = {key for key in weights if not is_part_of(key, left)}
     if problems := _problems(own, weights, wanted, offered):
         layers = ",".join(sorted({key.rpartition(".")[0] for key in problems})[:MOST_NAMED])
         more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
@@ -108,7 +108,8 @@ def _weights_of(name: str, source: str | Path) -> Weights:
     return read_weights(checkpoint_path(source))
 
 
-def _is_part_of(key: str, layers: Sequence[str]) -> bool:
+def is_part_of(key: str, layers: Sequence[str]) -> bool:
+    """Whether a layer or parameter is one of these, or lies within one of them."""
     return any(key == layer or key.startswith(f"{layer}.") for layer in layers)
 
 
