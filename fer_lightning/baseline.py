@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> float:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job("baseline", cfg)
-    return baseline(cfg, overrides=HydraConfig.get().overrides.task)
+    return baseline(cfg, overrides=config.given_arguments("baseline", HydraConfig.get()))
 
 
 def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
@@ -54,7 +54,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
     Args:
         cfg: Configuration composed from conf/baseline.yaml.
-        overrides: Overrides from the command line, recorded in `result.json`.
+        overrides: What the command was called with, recorded in `result.json`.
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)

@@ -38,6 +38,7 @@ __all__ = [
     "check",
     "compose_config",
     "get_object",
+    "given_arguments",
     "instantiate",
     "refuse_unread",
 ]
@@ -125,6 +126,18 @@ class EvaluateConfig(DataConfig):
     audit: str | None = None
     groups: str | None = None
     evaluate: ReportSettings = MISSING
+
+
+def given_arguments(command: str, hydra_cfg: DictConfig) -> list[str]:
+    """What a command was called with, as Hydra knows it: overrides, and where a configuration of the user's own is."""
+    name = [f"--config-name={hydra_cfg.job.config_name}"] if hydra_cfg.job.config_name != command else []
+    folders = [
+        f"--config-dir={source.path}"
+        for source in hydra_cfg.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    searched = [text for text in hydra_cfg.overrides.hydra if text.startswith("hydra.searchpath=")]
+    return [*name, *folders, *searched, *hydra_cfg.overrides.task]
 
 
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")

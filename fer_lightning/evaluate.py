@@ -74,7 +74,7 @@ def main(cfg: DictConfig) -> float:
         if isinstance(cfg.ckpt_path, ListConfig):
             raise InputError("a list of models is compared in one job: omit -m, or the brackets")
         return run_job("evaluate", cfg)
-    return evaluate(cfg, overrides=HydraConfig.get().overrides.task)
+    return evaluate(cfg, overrides=config.given_arguments("evaluate", HydraConfig.get()))
 
 
 def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
@@ -85,7 +85,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
     Args:
         cfg: Configuration composed from conf/evaluate.yaml.
-        overrides: Overrides from the command line, recorded in `result.json`.
+        overrides: What the command was called with, recorded in `result.json`.
     """
     run_dir, several = Path(cfg.output_dir), isinstance(cfg.ckpt_path, ListConfig)
     with claimed(run_dir):

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
 from fer_lightning.code_version import code_digest, describe_code
-from fer_lightning.config import instantiate
+from fer_lightning.config import given_arguments, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.plain_errors import USERS_MISTAKES
 from fer_lightning.run_settings import LOCATION_KEYS, asks_for_several, flattened
@@ -166,22 +166,10 @@ def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
 
 def _arguments(command: str, job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
     """The job as arguments of the same command, without `sweep=`, which would start the sweep again."""
-    own = [text for text in hydra_cfg.overrides.task if not text.startswith("sweep=")]
+    own = [text for text in given_arguments(command, hydra_cfg) if not text.startswith("sweep=")]
     folder = f"hydra.run.dir={_quoted(job_dir)}"
     checkpoint = [f"ckpt_path={_quoted(job_dir / 'checkpoints' / 'last.ckpt')}"] if resumed else []
-    return [f"fer_lightning.{command}", *_places_of_settings(command, hydra_cfg), *own, folder, *checkpoint]
-
-
-def _places_of_settings(command: str, hydra_cfg: DictConfig) -> list[str]:
-    """The arguments that name a configuration of the user's own, which Hydra does not count among the job's."""
-    name = [f"--config-name={hydra_cfg.job.config_name}"] if hydra_cfg.job.config_name != command else []
-    folders = [
-        f"--config-dir={source.path}"
-        for source in hydra_cfg.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-    searched = [text for text in hydra_cfg.overrides.hydra if text.startswith("hydra.searchpath=")]
-    return [*name, *folders, *searched]
+    return [f"fer_lightning.{command}", *own, folder, *checkpoint]
 
 
 def _quoted(path: Path) -> str:

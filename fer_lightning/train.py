@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float:
     from fer_lightning.training import prepare_process, train
 
     prepare_process()
-    return train(cfg, overrides=HydraConfig.get().overrides.task)
+    return train(cfg, overrides=config.given_arguments("train", HydraConfig.get()))
 
 
 if __name__ == "__main__":

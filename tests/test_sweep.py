@@ -15,10 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_lightning.config import given_arguments
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import JobFailed, _places_of_settings, _run
+from fer_lightning.sweep import JobFailed, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 
 TINY = (
@@ -143,12 +144,12 @@ def test_a_job_is_told_where_its_user_keeps_configurations():
     hydra_cfg = {
         "job": {"config_name": "train"},
         "runtime": {"config_sources": places},
-        "overrides": {"hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]"]},
+        "overrides": {"hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]"], "task": ["seed=1"]},
     }
-    told = ["--config-dir=/mine", "hydra.searchpath=[/ours]"]
-    assert _places_of_settings("train", OmegaConf.create(hydra_cfg)) == told
+    told = ["--config-dir=/mine", "hydra.searchpath=[/ours]", "seed=1"]
+    assert given_arguments("train", OmegaConf.create(hydra_cfg)) == told
     hydra_cfg["job"]["config_name"] = "other"
-    assert _places_of_settings("train", OmegaConf.create(hydra_cfg)) == ["--config-name=other", *told]
+    assert given_arguments("train", OmegaConf.create(hydra_cfg)) == ["--config-name=other", *told]
 
 
 @pytest.mark.slow
@@ -161,6 +162,7 @@ def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
     assert finished.returncode == 0, finished.stderr
     [result] = results(tmp_path).values()
     assert result["config"]["trainer"]["max_epochs"] == 1
+    assert f"--config-dir={tmp_path / 'mine'}" in result["command"]
 
 
 def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
