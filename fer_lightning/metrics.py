@@ -41,7 +41,7 @@ def worst_mistakes(findings: Findings) -> np.ndarray:
 class Meter(nn.Module):
     """Everything measured on one split in one epoch.
 
-    A step only stores its predictions; everything is computed from them once, at the end of the epoch. Scores of each
+    A step only stores its predictions; everything is computed from them at the end of the epoch. Scores of each
     step would cost as much as a small network's step on a GPU, and make it wait.
 
     Averages are always written out, since torchmetrics' defaults differ between spellings. `acc` is top-1 accuracy,

@@ -47,8 +47,8 @@ def one_cycle(
 ) -> dict[str, Any]:
     """Smith and Topin's 1cycle: up to `max_lr` over the fraction `pct_start` of all steps, then down to almost zero.
 
-    With `cycle_momentum` the momentum (Adam's first beta) moves between 0.85 and 0.95, opposite to the rate, whatever
-    the optimizer's own setting.
+    With `cycle_momentum` the momentum (the first beta of Adam, and of Muon, which keeps its momentum for convolutions)
+    moves between 0.85 and 0.95, opposite to the rate, whatever the optimizer's own setting.
     """
     if not 0 <= pct_start < 1:
         raise InputError(f"scheduler.pct_start is a fraction of all steps, from 0 to below 1, got {pct_start}")

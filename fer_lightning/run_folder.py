@@ -79,11 +79,10 @@ def _give_back(run_dir: Path, strangers: set[str]) -> None:
 
 
 def _claim(run_dir: Path) -> None:
-    resumable = (run_dir / "checkpoints" / "last.ckpt").exists()
-    try:
-        if any((run_dir / name).exists() for name in RESULTS):
-            raise FileExistsError
-        (run_dir / "checkpoints").mkdir(parents=True)  # succeeds for only one of two runs that start at the same moment
-    except FileExistsError as error:
-        resume = f"resume it with ckpt_path={run_dir}/checkpoints/last.ckpt, or " if resumable else ""
-        raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR") from error
+    checkpoints = run_dir / "checkpoints"
+    # A run that was stopped in its first epoch has left checkpoints/ empty.
+    if any((run_dir / name).exists() for name in RESULTS) or (checkpoints.exists() and any(checkpoints.iterdir())):
+        last = checkpoints / "last.ckpt"
+        resume = f"resume it with ckpt_path={last}, or " if last.exists() else ""
+        raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR")
+    checkpoints.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
 
     Args:
         cfg: Configuration composed from conf/train.yaml.
-        overrides: Overrides from the command line, recorded in `result.json`.
+        overrides: What the command was called with, recorded in `result.json`.
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
@@ -101,10 +101,9 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         except MisconfigurationException as error:
             raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
         except SIGTERMException:
-            # Lightning's own exit code would be 0.
-            sys.exit(
-                f"error: stopped by SIGTERM; ckpt_path={run_dir}/checkpoints/last.ckpt goes on from its last epoch"
-            )
+            last = run_dir / "checkpoints" / "last.ckpt"
+            goes_on = f"; ckpt_path={last} goes on from its last epoch" if last.exists() else " in its first epoch"
+            sys.exit(f"error: stopped by SIGTERM{goes_on}")  # Lightning's own exit code would be 0
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
@@ -209,16 +208,18 @@ def _log_hyper_parameters(
     cfg: DictConfig, trainer: L.Trainer, datamodule: FaceDataModule, scores: dict[str, float]
 ) -> None:
     """Log the settings in which runs differ, with the final metrics, for TensorBoard's HParams tab."""
+    augmentation = cfg.data.augmentation
+    steps = [augmentation] if augmentation is None else augmentation.get("transforms", [augmentation])
     settings = {
         "data": datamodule.index.dataset,
         "protocol": datamodule.split.protocol,
         **{f"net.{name}": value for name, value in cfg.model.net.items()},
-        "optimizer": _class_name(cfg.optimizer),
-        "scheduler": _class_name(cfg.scheduler),
-        "loss": _class_name(cfg.loss),
-        "lr": cfg.optimizer.lr,
+        "optimizer": _class_name(cfg.model.optimizer),
+        "scheduler": _class_name(cfg.model.scheduler),
+        "loss": _class_name(cfg.model.loss),
+        "lr": OmegaConf.select(cfg.model, "optimizer.lr"),
         "label_smoothing": cfg.model.label_smoothing,
-        "augmentation": "+".join(_class_name(node) for node in cfg.augmentation.transforms) or "none",
+        "augmentation": "+".join(_class_name(step) for step in steps) or "none",
         "batch_size": cfg.data.batch_size,
         "max_epochs": cfg.trainer.max_epochs,
         "seed": cfg.seed,
@@ -228,5 +229,5 @@ def _log_hyper_parameters(
             logger.log_hyperparams(settings, {f"final/{name}": value for name, value in scores.items()})
 
 
-def _class_name(node: DictConfig) -> str:
-    return node._target_.rpartition(".")[2]
+def _class_name(node: DictConfig | None) -> str:
+    return "none" if node is None else node._target_.rpartition(".")[2]

@@ -466,8 +466,16 @@ class TestSettings:
         monkeypatch.setattr("fer_lightning.data.datamodule.usable_cores", lambda: 2)
         module = datamodule(num_workers=None)
         strategy = SimpleNamespace(root_device=torch.device(device))
-        module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+        module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, num_devices=1)
         assert (module.train_dataloader().num_workers > 0) == workers
+
+    def test_the_processes_of_a_machine_share_its_cores_for_their_workers(self, datamodule, monkeypatch):
+        monkeypatch.setattr("fer_lightning.data.datamodule.usable_cores", lambda: 16)
+        module = datamodule(num_workers=None)
+        strategy = SimpleNamespace(root_device=torch.device("cuda"))
+        for devices, workers in ((1, 8), (4, 3), (16, 0)):
+            module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=devices, num_devices=devices)
+            assert module.train_dataloader().num_workers == workers
 
     def test_class_names_are_in_label_order(self, datamodule):
         assert datamodule().class_names == ("angry", "happy", "sad")

@@ -6,6 +6,7 @@ from torch import nn
 
 from fer_lightning.errors import InputError
 from fer_lightning.muon import LIKE_ADAM, Muon, orthogonal
+from fer_lightning.optim import one_cycle
 
 
 def with_gradients(module, *, size=1.0, seed=0):
@@ -89,6 +90,19 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened():
         second.step()
     for ours, theirs in zip(halved.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_one_cycle_moves_the_first_beta_and_leaves_the_momentum_of_convolutions():
+    optimizer = Muon(nn.Conv2d(3, 8, 3).parameters())
+    scheduler = one_cycle(optimizer, 10, max_lr=1e-3)["scheduler"]
+    moved = []
+    for _ in range(9):
+        [group] = optimizer.param_groups
+        moved.append((group["momentum"], group["betas"][0]))
+        optimizer.step()
+        scheduler.step()
+    assert {momentum for momentum, _ in moved} == {0.95}
+    assert min(beta for _, beta in moved) == pytest.approx(0.85, abs=0.01)
 
 
 @pytest.mark.parametrize(

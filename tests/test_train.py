@@ -312,6 +312,9 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
         ("data.seed=5", "'data_seed': 0"),
         ("trainer.max_epochs=9", "'max_epochs': 2"),
         ("optimizer=sgd", "'optimizer'"),
+        ("model.scheduler=null", "'scheduler'"),
+        ("model.loss=null", "'loss'"),
+        ("data.augmentation=null", "'augmentation'"),
         ("callbacks=ema", "'callbacks'"),
         ("model.label_smoothing=0.2", "'label_smoothing'"),
         ("trainer.gradient_clip_val=1", "'gradient_clip_val'"),
@@ -444,6 +447,19 @@ def test_a_resumed_run_keeps_its_result_until_its_settings_are_known_to_work(run
     with pytest.raises((InputError, InstantiationException)):
         run("logger=none", f"ckpt_path={folder}/checkpoints/last.ckpt", "callbacks.pictures.every_n_epochs=0")
     assert result(folder) == before
+
+
+def test_a_run_without_schedule_and_augmentation_is_written_whole(run):
+    assert result(run("model.scheduler=null", "model.loss=null", "data.augmentation=null"))["metrics"]
+
+
+def test_a_folder_whose_run_was_stopped_in_its_first_epoch_takes_another(tmp_path):
+    with pytest.raises(SystemExit), claimed(tmp_path / "run"):
+        raise SystemExit
+    with claimed(tmp_path / "run"):
+        (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(InputError, match="already holds a run"), claimed(tmp_path / "run"):
+        pass
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run):

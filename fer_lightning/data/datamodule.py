@@ -220,7 +220,9 @@ class FaceDataModule(L.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         num_workers = self.num_workers
         if num_workers is None:
-            num_workers = min(8, usable_cores() - 1) if on_gpu or self.cache.on_demand else 0
+            processes = self.trainer.num_devices if self.trainer is not None else 1  # they share the cores
+            share = max(0, usable_cores() // processes - 1)
+            num_workers = min(8, share) if on_gpu or self.cache.on_demand else 0
         dataset = self.dataset(stage, augmented=training)
         sampler = EpochSampler(
             len(dataset),
