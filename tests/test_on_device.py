@@ -181,7 +181,7 @@ class TestDeviceLoader:
             monkeypatch.setattr(on_device, "free_bytes", lambda device: free)
             monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
             strategy = SimpleNamespace(root_device=torch.device("cuda"))
-            made.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+            made.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, num_devices=1)
             return made
 
         return datamodule
