@@ -40,14 +40,15 @@ def _onnx_parameters(path: Path) -> int:
     import onnx
 
     graph = onnx.load(path).graph
+    # An int8 file restores its weights from whole numbers, with scales that are no parameters.
     restored = [node.input for node in graph.node if node.op_type == "DequantizeLinear"]
-    whole = {weight for weight, *_ in restored}
+    quantised = {weight for weight, *_ in restored}
     scales = {name for _, *names in restored for name in names}
-    real = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # other whole numbers are shapes
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # all other whole numbers are shapes
     return sum(
         math.prod(tensor.dims)
         for tensor in graph.initializer
-        if tensor.name in whole or (tensor.data_type in real and tensor.name not in scales)
+        if tensor.name in quantised or (tensor.data_type in floats and tensor.name not in scales)
     )
 
 
