@@ -17,6 +17,7 @@ from fer_lightning.run_settings import LOWER_IS_BETTER
 KERNEL = "model.net.kernel_size"
 SCORES = ("acc", "precision_macro", "recall_macro", "f1_macro")
 MOST = 12  # bars or curves in one picture
+LINE = 60  # letters of a label beside a bar
 
 
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
@@ -55,15 +56,16 @@ def bars_figure(entries: Sequence[Entry]) -> Figure | None:
     shown = [entry for entry in entries if all(pooled_score(entry.runs, name) is not None for name in SCORES)][:MOST]
     if not shown:
         return None
-    figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(shown) + 2), 4.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 0.6 * len(shown) + 1.6), layout="constrained")
     places, width = np.arange(len(shown)), 0.8 / len(SCORES)
     for number, name in enumerate(SCORES):
-        heights = [pooled_score(entry.runs, name) for entry in shown]
-        axes.bar(places + (number - 1.5) * width, heights, width, label=name.replace("_macro", ", macro"))
-    axes.set_xticks(places, [fill(entry.label, 26) for entry in shown], rotation=30, ha="right", fontsize=8)
-    axes.set(ylim=(0, 1.12), title=str(shown[0].comparison))
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.0), framealpha=0.9)
+        lengths = [pooled_score(entry.runs, name) for entry in shown]
+        axes.barh(places + (number - 1.5) * width, lengths, width, label=name.replace("_macro", ", macro"))
+    axes.set_yticks(places, [fill(entry.label, LINE) for entry in shown], fontsize=7)
+    axes.invert_yaxis()  # the best on top, as in the table
+    axes.set(xlim=(0, 1), title=str(shown[0].comparison))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
     return figure
 
 
@@ -110,17 +112,18 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 def curves_figure(entries: Sequence[Entry]) -> Figure | None:
     """Validation accuracy by epoch, for the first run of each of the first entries of one table."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.2 + 0.25 * min(len(entries), MOST)), layout="constrained")
+    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     for entry in entries[:MOST]:
         epochs = entry.runs[0].epochs()
         if epochs is not None and {"epoch", "val/acc"} <= set(epochs.columns):
-            axes.plot(epochs["epoch"], epochs["val/acc"], label=entry.label)
+            axes.plot(epochs["epoch"], epochs["val/acc"], label=fill(entry.label, 2 * LINE))
     if not axes.lines:
         plt.close(figure)
         return None
     axes.set(xlabel="epoch", ylabel="val/acc", title=str(entries[0].comparison))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=7, loc="outside lower center")
     return figure
 
 
