@@ -218,6 +218,34 @@ class TestOfficial:
         with pytest.raises(InputError, match="tiny has a val split of its own: omit protocol.val_percent=10"):
             official(index, val_percent=10)
 
+    def test_a_part_of_the_training_images_keeps_every_class_and_leaves_val_and_test_alone(self, index):
+        whole, part = official(index), official(index, train_percent=25)
+        assert np.bincount(index.targets[whole.train]).tolist() == [67, 200, 133]
+        assert np.bincount(index.targets[part.train]).tolist() == [17, 50, 33]
+        assert set(part.train) < set(whole.train)
+        assert [list(part[stage]) for stage in ("val", "test")] == [list(whole[stage]) for stage in ("val", "test")]
+        assert part.protocol == "official_train_25"
+
+    def test_a_part_of_the_training_images_is_drawn_by_the_protocols_seed(self, index):
+        first, again, other = (list(official(index, train_percent=30, seed=seed).train) for seed in (0, 0, 1))
+        assert first == again != other
+
+    def test_images_set_aside_for_val_are_none_of_those_kept_for_training(self):
+        split = official(index_of([0, 1, 2] * 50, splits=np.array(["train"] * 150)), val_percent=20, train_percent=50)
+        assert (len(split.train), len(split.val)) == (60, 30)
+
+    @pytest.mark.parametrize("percent", [0, 100])
+    def test_a_part_that_is_none_or_more_than_all_is_refused(self, index, percent):
+        with pytest.raises(
+            InputError, match=f"protocol.train_percent must be 1 to 99, or null to keep all, got {percent}"
+        ):
+            official(index, train_percent=percent)
+
+    def test_a_part_without_room_for_every_class_is_refused(self):
+        index = index_of([0, 1] * 50 + [2], splits=np.array(["train"] * 101))
+        with pytest.raises(InputError, match=r"official_train_50 .* sad, has 1 .* raise protocol.train_percent$"):
+            official(index, train_percent=50)
+
     def test_the_real_fer2013_is_split_as_published(self, real_data):
         index = read_fer2013(real_data("fer2013"))
         split = official(index)

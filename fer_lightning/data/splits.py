@@ -46,13 +46,14 @@ class Split:
         return replace(self, **{stage: positions[self[stage]] for stage in STAGES})
 
 
-def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
+def official(index: FaceIndex, *, val_percent: int = 0, train_percent: int | None = None, seed: int = 0) -> Split:
     """The dataset's own split. FER2013: Training is `train`, PublicTest is `val`, PrivateTest is `test`.
 
     Args:
         index: Index with `splits`.
         val_percent: Stratified part of `train` to use as `val`, if the dataset has no validation split of its own.
-        seed: Seed for drawing that part.
+        train_percent: Stratified part to keep of what `train` then has, the rest being in no split; None keeps all.
+        seed: Seed for drawing those parts.
     """
     if index.splits is None:
         raise InputError(
@@ -62,6 +63,8 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
         )
     if not 0 <= val_percent < 100:
         raise InputError(f"protocol.val_percent must be 0 to 99, got {val_percent}")
+    if train_percent is not None and not 0 < train_percent < 100:
+        raise InputError(f"protocol.train_percent must be 1 to 99, or null to keep all, got {train_percent}")
     stages = {stage: np.flatnonzero(index.splits == stage) for stage in STAGES}
     if val_percent and len(stages["val"]):
         raise InputError(f"{index.dataset} has a val split of its own: omit protocol.val_percent={val_percent}")
@@ -69,7 +72,13 @@ def official(index: FaceIndex, *, val_percent: int = 0, seed: int = 0) -> Split:
         size = round(len(stages["train"]) * val_percent / 100)
         parts = _stratified(index, stages["train"], size, seed=seed, name="official")
         stages["train"], stages["val"] = map(np.sort, parts)
-    return Split(protocol="official", **stages)
+    if train_percent is None:
+        return Split(protocol="official", **stages)
+    name = f"official_train_{train_percent}"
+    dropped = round(len(stages["train"]) * (100 - train_percent) / 100)
+    remedy = "add some, or raise protocol.train_percent"
+    kept, _ = _stratified(index, stages["train"], dropped, seed=seed, name=name, remedy=remedy)
+    return Split(protocol=name, **stages | {"train": np.sort(kept)})
 
 
 def unsplit(index: FaceIndex) -> Split:
@@ -140,7 +149,13 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
 
 
 def _stratified(
-    index: FaceIndex, positions: np.ndarray, test_size: int, *, seed: int, name: str
+    index: FaceIndex,
+    positions: np.ndarray,
+    test_size: int,
+    *,
+    seed: int,
+    name: str,
+    remedy: str = "add some, use a protocol with fewer splits (random_80_20), or only measure (unsplit)",
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
         return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
@@ -149,6 +164,5 @@ def _stratified(
         rarest = int(counts.argmin())
         raise InputError(
             f"protocol {name} cannot give each split images of each class: the rarest of {len(index.targets)} images, "
-            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); add some, use a protocol with fewer splits "
-            "(random_80_20), or only measure (unsplit)"
+            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); {remedy}"
         ) from error

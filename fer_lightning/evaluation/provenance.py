@@ -100,7 +100,7 @@ def _protocol(training: Mapping[str, Any]) -> str:
     settings = training.get("protocol_settings", {})
     said = [
         f"protocol.{name}={settings[name]}"
-        for name in ("seed", "fold", "n_folds", "val_folds", "val_percent")
+        for name in ("seed", "fold", "n_folds", "val_folds", "val_percent", "train_percent")
         if name in settings
     ]
     return ", ".join([str(training.get("protocol")), *said])
