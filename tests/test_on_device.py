@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from fer_lightning.config import compose_config, instantiate
@@ -56,14 +59,6 @@ class TestBatchAugmentation:
         assert torch.equal(runs[0], runs[1])
         assert not torch.equal(runs[0], runs[2])
 
-    def test_more_contrast_keeps_a_pictures_mean(self, augmentation):
-        jitter = augmentation[2]
-        assert jitter.contrast == [0.7, 1.4]
-        only_contrast = type(jitter)(contrast=(1.4, 1.4), order=[1], p=1.0)
-        pictures = 0.3 + 0.3 * torch.rand(4, 1, 48, 48)
-        torch.testing.assert_close(only_contrast(pictures).mean((1, 2, 3)), pictures.mean((1, 2, 3)))
-        torch.testing.assert_close(only_contrast(pictures).std((1, 2, 3)), 1.4 * pictures.std((1, 2, 3)))
-
     def test_no_gradient_is_kept(self, augmentation):
         assert not augmentation(faces(2).requires_grad_()).requires_grad
 
@@ -97,11 +92,25 @@ class TestBatchAugmentation:
         ]
         assert mirrored == pytest.approx([0.5, 0.5], abs=0.07)
 
-    def test_it_hides_a_patch_of_a_quarter_of_the_pictures(self, augmentation):
-        torch.manual_seed(0)
-        hidden = (augmentation[5](torch.ones(600, 1, 48, 48)) == 0.5).float().mean((1, 2, 3))
-        assert (hidden > 0).float().mean() == pytest.approx(0.25, abs=0.06)
-        assert 0.01 < hidden[hidden > 0].min() < hidden.max() < 0.17
+    def test_on_a_gpu_nothing_is_drawn_on_the_host_copied_or_waited_for(self, augmentation):
+        # Tensors of a GPU without their data: reading a value of one is an error.
+        with FakeTensorMode(), torch.no_grad(), DevicesUsed() as used:
+            augmentation(torch.empty(8, 1, 48, 48, device="cuda"))
+        assert used.devices == {"cuda"}
+
+
+class DevicesUsed(TorchDispatchMode):
+    """Collects the kind of device of every tensor that an operation takes or makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.devices = set()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), settings=None):
+        made = operation(*arguments, **(settings or {}))
+        tensors = [leaf for leaf in tree_leaves((arguments, settings, made)) if isinstance(leaf, torch.Tensor)]
+        self.devices |= {tensor.device.type for tensor in tensors}
+        return made
 
 
 class TestTraining:

@@ -20,10 +20,10 @@ MOST = 0.5  # largest share of the device's free memory that a split may take
 
 
 class BatchAugmentation(nn.Sequential):
-    """kornia's augmentations in sequence, for images (N, C, S, S) from 0 to 1; random draws differ for each image.
+    """Transforms in sequence, for images (N, C, S, S) from 0 to 1; random draws differ for each image.
 
-    They use torch's generator, which is seeded at every epoch, so that a run can be repeated and resumed,
-    on a CPU exactly.
+    Those of `batch_transforms` use torch's generator, which is seeded at every epoch, so that a run can be repeated
+    and resumed, on a CPU exactly.
     """
 
     def __init__(self, transforms: Iterable[nn.Module]) -> None:
