@@ -92,6 +92,7 @@ class AveragedWeights(WeightAveraging):
             raise InputError(f"callbacks.ema.decay must be from 0 to below 1, got {decay}")
         super().__init__()
         self.decay = decay
+        self._tensors: tuple[tuple[list[Tensor], list[Tensor]], ...] | None = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: FaceBatch, batch_idx: int
@@ -105,20 +106,31 @@ class AveragedWeights(WeightAveraging):
         """Take the weights and buffers of one more step into the average; whole numbers are copied."""
         steps = int(self._average_model.n_averaged)  # which stays on the CPU
         decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
-        average = self._average_model.module
-        pairs = [
-            *zip(average.parameters(), model.parameters(), strict=True),
-            *zip(average.buffers(), model.buffers(), strict=True),
-        ]
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), weight=1 - decay)
-        for mine, its in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(its)
+        if self._tensors is None:
+            self._tensors = self._pairs(model)
+        (mine, its), (my_counts, its_counts) = self._tensors
+        torch._foreach_lerp_(mine, its, weight=1 - decay)
+        if my_counts:
+            torch._foreach_copy_(my_counts, its_counts)
         self._average_model.n_averaged += 1
+
+    def _pairs(self, model: L.LightningModule) -> tuple[tuple[list[Tensor], list[Tensor]], ...]:
+        """The average's tensors and the model's, first those of real numbers, then those of whole ones."""
+        pairs = [
+            pair
+            for kind in ("parameters", "buffers")
+            for pair in zip(*(getattr(of, kind)() for of in (self._average_model.module, model)), strict=True)
+        ]
+        return tuple(
+            tuple([pair[side] for pair in pairs if pair[0].is_floating_point() is real] for side in (0, 1))
+            for real in (True, False)
+        )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._average_model.module.to(pl_module.device)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tensors = None  # those of before have been moved
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -200,12 +212,12 @@ class EpochTable(Callback):
         self._images += len(batch.targets) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        _finish_gpu_work()
+        _finish_gpu_work(pl_module.device)
         self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            _finish_gpu_work()
+            _finish_gpu_work(pl_module.device)
             self._validation += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
@@ -273,9 +285,9 @@ class TensorBoardPictures(Callback):
             _add(writer, "faces/val_worst_mistakes", figure, trainer)
 
 
-def _finish_gpu_work() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _finish_gpu_work(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _writer(trainer: L.Trainer) -> SummaryWriter | None:

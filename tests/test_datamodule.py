@@ -138,6 +138,16 @@ class TestBatches:
         seen = Counter(i for loader in loaders for batch in loader for i in batch.indices.tolist())
         assert seen == Counter(range(33))
 
+    @forks
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_loader_asks_for_the_epoch_at_its_first_batch(self, datamodule, num_workers):
+        # Lightning starts a loader before it says which epoch a resumed run goes on with.
+        loaders = [datamodule(num_workers=num_workers).train_dataloader() for _ in range(2)]
+        started = iter(loaders[0])
+        for loader in loaders:
+            loader.sampler.set_epoch(3)
+        assert torch.equal(next(started).indices, next(iter(loaders[1])).indices)
+
     @pytest.mark.parametrize("stage", ["val", "test"])
     def test_a_split_that_the_protocol_does_not_give_has_no_loader(self, datamodule, stage):
         module = datamodule(splits=np.where(stage == SPLITS, "train", SPLITS))

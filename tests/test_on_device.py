@@ -9,12 +9,11 @@ from hydra.errors import InstantiationException
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader
 
 from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data import on_device
 from fer_lightning.data.batch import FaceBatch
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.datamodule import FaceDataModule, LateLoader
 from fer_lightning.data.dataset import EpochSampler
 from fer_lightning.data.on_device import DeviceLoader, has_room
 
@@ -69,11 +68,11 @@ class TestBatchAugmentation:
         image = np.zeros((48, 48), np.uint8)
         image[22:26, 34:38] = 255
         batch = augmentation[1](torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0].numpy()
-        predict_sources = np.stack([single(image=image)["image"] for _ in range(600)])
+        singles = np.stack([single(image=image)["image"] for _ in range(600)])
         rows, columns = np.indices((48, 48))
         centers = [
             [(images * place).sum(axis=(1, 2)) / images.sum(axis=(1, 2)) for place in (rows, columns)]
-            for images in (batch, predict_sources)
+            for images in (batch, singles)
         ]
         for ours, theirs in zip(*centers, strict=True):
             assert ours.mean() == pytest.approx(theirs.mean(), abs=0.4)
@@ -149,6 +148,21 @@ class TestTraining:
         assert batch.images.dtype == torch.float32
         assert datamodule.on_after_batch_transfer(batch, 0) is batch
 
+    @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
+    @pytest.mark.parametrize("augmentation", ["batch", "none"])
+    def test_a_run_whose_images_stay_on_the_device_is_as_one_whose_do_not(self, tmp_path, monkeypatch, augmentation):
+        from fer_lightning.training import train
+
+        weights, places = [], (f"data.cache_dir={tmp_path / 'cache'}", "logger=none", "trainer.accelerator=cpu")
+        for number, device in enumerate((None, torch.device("cpu"))):
+            monkeypatch.setattr(FaceDataModule, "_gpu", device)  # as if the CPU were a GPU
+            monkeypatch.setattr(on_device, "free_bytes", lambda device: 1_000_000_000)
+            settings = (f"augmentation={augmentation}", "model=cnn3", "trainer.max_epochs=2", "data.num_workers=0")
+            train(compose_config(*TINY, *places, *settings, f"output_dir={tmp_path / str(number)}"))
+            last = torch.load(tmp_path / str(number) / "checkpoints" / "last.ckpt", weights_only=True)
+            weights.append(last["state_dict"])
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
     def test_a_run_with_all_of_it_trains_and_repeats(self, tmp_path):
         from fer_lightning.training import train
 
@@ -199,8 +213,8 @@ class TestDeviceLoader:
         ("free", "train", "val"),
         [
             (1_000_000_000, DeviceLoader, DeviceLoader),
-            (1_000_000, DataLoader, DeviceLoader),
-            (1, DataLoader, DataLoader),
+            (1_000_000, LateLoader, DeviceLoader),
+            (1, LateLoader, LateLoader),
         ],
     )
     def test_it_is_used_on_a_gpu_with_room_and_the_usual_loader_elsewhere(self, on_gpu, free, train, val):
@@ -210,7 +224,7 @@ class TestDeviceLoader:
 
     def test_images_that_are_augmented_one_by_one_are_loaded_as_usual(self, on_gpu):
         datamodule = on_gpu(1_000_000_000, "augmentation=light")
-        assert type(datamodule.train_dataloader()) is DataLoader
+        assert type(datamodule.train_dataloader()) is LateLoader
         assert type(datamodule.val_dataloader()) is DeviceLoader
 
     @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -216,13 +216,19 @@ class FaceDataModule(L.LightningDataModule):
         targets = self.index.targets[self.split.train]
         return drawn[targets] / there_are[targets] / len(targets)
 
-    def _loader(self, stage: str, *, training: bool = False) -> DataLoader:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    @property
+    def _gpu(self) -> torch.device | None:
+        """The GPU that this process trains or measures on, if it does."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else None
+        return device if device is not None and device.type == "cuda" else None
+
+    def _loader(self, stage: str, *, training: bool = False) -> DataLoader | DeviceLoader:
+        gpu = self._gpu
         num_workers = self.num_workers
         if num_workers is None:
             processes = self.trainer.num_devices if self.trainer is not None else 1  # they share the cores
             share = max(0, usable_cores() // processes - 1)
-            num_workers = min(8, share) if on_gpu or self.cache.on_demand else 0
+            num_workers = min(8, share) if gpu or self.cache.on_demand else 0
         dataset = self.dataset(stage, augmented=training)
         sampler = EpochSampler(
             len(dataset),
@@ -232,21 +238,27 @@ class FaceDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
         )
-        if on_gpu and (dataset.as_bytes or not training) and not self.cache.on_demand:
-            device = self.trainer.strategy.root_device
-            if has_room(device, stage, dataset.nbytes):
-                images = torch.from_numpy(dataset.all_images()).to(device)
-                return DeviceLoader(images, dataset.targets, dataset.indices, sampler, batch_size=self.batch_size)
-        return DataLoader(
+        stays = gpu and (dataset.as_bytes or not training) and not self.cache.on_demand
+        if stays and has_room(gpu, stage, dataset.nbytes):
+            images = torch.from_numpy(dataset.all_images()).to(gpu)
+            return DeviceLoader(images, dataset.targets, dataset.indices, sampler, batch_size=self.batch_size)
+        return LateLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=_already_a_batch,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            pin_memory=on_gpu,
+            pin_memory=gpu is not None,
             generator=torch.Generator(),  # a separate one: draws of a loader must not shift the network's dropout
         )
+
+
+class LateLoader(DataLoader):
+    """A DataLoader that starts at its first batch: Lightning starts it before the sampler is told the epoch."""
+
+    def __iter__(self) -> Iterator[FaceBatch]:
+        yield from super().__iter__()
 
 
 def _already_a_batch(batch: FaceBatch) -> FaceBatch:

@@ -58,6 +58,7 @@ class DeviceLoader:
         self.targets = torch.from_numpy(targets[indices]).to(images.device)
         self.indices = torch.from_numpy(indices).to(images.device)
         self.sampler = sampler
+        self.batch_sampler = None  # Lightning asks any loader with a sampler for it
         self.batch_size = batch_size
 
     def __len__(self) -> int:
