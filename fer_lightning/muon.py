@@ -97,11 +97,12 @@ def orthogonal(filters: Tensor) -> Tensor:
     wide = filters if filters.shape[0] <= filters.shape[1] else filters.T
     wide = wide / (wide.norm() + TINY)
     products = wide @ wide.T
-    identity = torch.eye(len(products), dtype=wide.dtype, device=wide.device)
-    factor = identity  # of `wide`, after the steps so far
-    for _ in range(ITERATIONS):
-        step = A * identity + B * products + C * products @ products
-        factor = step @ factor
-        products = step @ products @ step
+    factor = None  # of `wide`, after the steps so far
+    for left in reversed(range(ITERATIONS)):
+        step = torch.addmm(products, products, products, beta=B, alpha=C)
+        step.diagonal().add_(A)
+        factor = step if factor is None else step @ factor
+        if left:
+            products = step @ products @ step
     wide = factor @ wide
     return wide if filters.shape[0] <= filters.shape[1] else wide.T

@@ -24,6 +24,8 @@ class _Compilation(L.Callback):
     """Compiles in place, so that parameter names stay, and only after TensorBoard has traced the plain network."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.net.compile()
+        # Once for full batches and once for an epoch's last, smaller one: otherwise that makes a version for any size,
+        # which then serves the full ones too.
+        pl_module.net.compile(dynamic=False)
         if pl_module.teachers:
             pl_module.teachers.compile()

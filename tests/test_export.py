@@ -119,9 +119,11 @@ def test_a_runtime_of_cpus_alone_says_what_to_install(onnx_model, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
-def test_a_runtime_that_was_built_for_cuda_and_cannot_use_it_says_so(onnx_model, monkeypatch):
-    monkeypatch.setattr(backends, "_providers", lambda device: [backends.CUDA, "CPUExecutionProvider"])
+def test_a_runtime_that_was_built_for_cuda_and_cannot_use_it_says_so(onnx_model, monkeypatch, capsys):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [backends.CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: print("libcudart.so is not here"))
     assert load_backend(onnx_model).device == "cpu"
+    assert capsys.readouterr().out == ""
     with pytest.raises(InputError, match="^ONNX Runtime cannot use CUDA on this machine: check the driver"):
         load_backend(onnx_model, device="cuda")
 

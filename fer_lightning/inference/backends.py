@@ -1,5 +1,7 @@
 """Backends that run a network.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -115,5 +117,10 @@ def _providers(device: str) -> list[str]:
             "this ONNX Runtime runs on the CPU only: install onnxruntime-gpu instead of onnxruntime, "
             "or give a .ckpt, or --device cpu"
         )
-    cuda = [CUDA] if has_cuda and device != "cpu" else []
-    return [*cuda, "CPUExecutionProvider"]
+    if not has_cuda or device == "cpu":
+        return ["CPUExecutionProvider"]
+    # It finds the CUDA libraries that pip has installed, as torch, which is not imported here, would have. What it
+    # prints of those it lacks is dropped: if they are needed, CUDA cannot be used, and that is said.
+    with redirect_stdout(StringIO()):
+        onnxruntime.preload_dlls()
+    return [CUDA, "CPUExecutionProvider"]
