@@ -200,8 +200,10 @@ def _check_kinds(node: Mapping[Any, Any], place: str) -> None:
     if str(given.get("_target_")).startswith(f"{PACKAGE.name}."):
         refuse_other_kinds(get_object(given["_target_"]), given, place)
     for key, value in given.items():
-        if isinstance(value, dict):
-            _check_kinds(value, f"{place}{key}.")
+        parts = enumerate(value) if isinstance(value, list) else [(None, value)]
+        for number, part in parts:
+            if isinstance(part, dict):
+                _check_kinds(part, f"{place}{key}." if number is None else f"{place}{key}.{number}.")
 
 
 def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:

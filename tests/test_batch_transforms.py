@@ -74,6 +74,26 @@ class TestEveryTransform:
         with pytest.raises(InputError, match=f"p of {kind.__name__} must be 0 to 1, got {p}"):
             kind(p=p, **settings)
 
+    @pytest.mark.parametrize(("kind", "settings"), ALL.items())
+    def test_no_value_leaves_the_range_from_0_to_1(self, kind, settings):
+        changed = kind(p=1.0, **settings)(torch.rand(40, 1, 48, 48).round(decimals=1))
+        assert 0 <= changed.min() < changed.max() <= 1
+
+    @pytest.mark.parametrize(
+        ("kind", "wrong", "message"),
+        [
+            (Affine, {"scale": [0.85]}, r"scale of Affine must be \[lowest, highest\], above 0, got \[0.85\]"),
+            (Affine, {"scale": [0, 1]}, "scale of Affine must be .*above 0"),
+            (BrightnessContrast, {"contrast": [1.4, 0.7]}, r"contrast of BrightnessContrast must .*got \[1.4, 0.7\]"),
+            (Gamma, {"gamma": [0, 1]}, "gamma of Gamma must be .*above 0"),
+            (Erasing, {"ratio": [0, 1]}, "ratio of Erasing must be .*above 0"),
+            (GaussianNoise, {"std": -1}, "std of GaussianNoise must be at least 0, got -1"),
+        ],
+    )
+    def test_a_setting_out_of_range_is_refused(self, kind, wrong, message):
+        with pytest.raises(InputError, match=message):
+            kind(p=1.0, **ALL[kind] | wrong)
+
 
 def test_a_flip_is_the_mirror_image(images):
     assert torch.equal(HorizontalFlip(p=1.0)(images), images.flip(-1))
@@ -131,10 +151,6 @@ class TestBrightnessContrast:
         more = BrightnessContrast(brightness=(1.0, 1.0), contrast=(1.4, 1.4), p=1.0)(images)
         torch.testing.assert_close(more.mean((1, 2, 3)), images.mean((1, 2, 3)))
         torch.testing.assert_close(more.std((1, 2, 3)), 1.4 * images.std((1, 2, 3)))
-
-    def test_no_value_leaves_the_range_from_0_to_1(self):
-        changed = BrightnessContrast(brightness=(0.75, 1.25), contrast=(2.0, 2.0), p=1.0)(torch.rand(40, 1, 8, 8))
-        assert (changed.min(), changed.max()) == (0, 1)
 
 
 def test_gamma_is_a_power_of_each_value(images):

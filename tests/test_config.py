@@ -179,6 +179,12 @@ def test_a_value_of_another_kind_than_the_constructor_names_is_refused(override,
         check(compose_config(override, "output_dir=somewhere"), TrainConfig)
 
 
+def test_a_setting_within_a_list_is_refused_too():
+    strange = ("augmentation=batch", "augmentation.transforms.1.degrees=far")
+    with pytest.raises(InputError, match=r"augmentation\.transforms\.1\.degrees must be a number, got 'far'"):
+        check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
+
+
 def test_a_list_is_refused_for_one_strange_item():
     strange = ("protocol=random_80_20", "protocol.percent=[80,a,20]")
     with pytest.raises(InputError, match=r"protocol\.percent must be \[a whole number, \.\.\.\], got \[80, 'a', 20\]"):

@@ -71,7 +71,7 @@ LAYERS = [
     {"data.faces", "data.drawing"},
     {"data.tree", "data.synthetic"},
     {"data.ckplus", "data.fer2013", "data.folder", "data.splits", "data.cache"},
-    {"data.affectnet", "data.duplicates", "data.batch"},
+    {"data.affectnet", "data.duplicates", "data.batch", "data.batch_transforms"},
     {"data.on_device", "data.fingerprint", "data.dataset"},
     {"data.datamodule", "data"},
     {"data.announce"},

@@ -2,7 +2,7 @@
 
 Every transform takes and returns images (N, C, S, S) from 0 to 1, and changes each of them with probability `p`. All
 of it is drawn where the images are and nothing is read back, so a GPU and its host never wait for each other. The
-transforms need a few operations each; kornia's, which do the same, need hundreds for a batch and draw on the host.
+transforms need a few operations each; kornia's of the same kinds need hundreds for a batch and draw on the host.
 """
 
 import math
@@ -24,6 +24,13 @@ class RandomTransform(nn.Module):
         if not 0 <= p <= 1:
             raise InputError(f"p of {type(self).__name__} must be 0 to 1, got {p}")
         self.p = p
+
+    def range_of(self, name: str, values: Range, *, above: float = -math.inf) -> Range:
+        """The two ends of a range; an InputError unless they are in order and above a limit."""
+        if len(values) != 2 or not above < values[0] <= values[1]:
+            limit = "" if above == -math.inf else f", above {above:g}"
+            raise InputError(f"{name} of {type(self).__name__} must be [lowest, highest]{limit}, got {list(values)}")
+        return tuple(values)
 
     def chosen(self, images: Tensor) -> Tensor:
         """Which images to change, bool (N, 1, 1, 1)."""
@@ -52,7 +59,7 @@ class Affine(RandomTransform):
         super().__init__(p)
         self.degrees = degrees
         self.translate = translate
-        self.scale = scale
+        self.scale = self.range_of("scale", scale, above=0)
         self.shear = shear
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,8 +88,8 @@ class BrightnessContrast(RandomTransform):
 
     def __init__(self, *, brightness: Range, contrast: Range, p: float) -> None:
         super().__init__(p)
-        self.brightness = brightness
-        self.contrast = contrast
+        self.brightness = self.range_of("brightness", brightness)
+        self.contrast = self.range_of("contrast", contrast)
 
     def forward(self, images: Tensor) -> Tensor:
         chosen = self.chosen(images)
@@ -103,14 +110,14 @@ class Gamma(RandomTransform):
 
     def __init__(self, *, gamma: Range, p: float) -> None:
         super().__init__(p)
-        self.gamma = gamma
+        self.gamma = self.range_of("gamma", gamma, above=0)
 
     def forward(self, images: Tensor) -> Tensor:
         return images ** torch.where(self.chosen(images), uniform(images, self.gamma), 1.0)
 
 
 class GaussianNoise(RandomTransform):
-    """Independent noise on every value.
+    """Independent noise on every value, clipped to 0 to 1.
 
     Args:
         std: Its standard deviation.
@@ -119,10 +126,12 @@ class GaussianNoise(RandomTransform):
 
     def __init__(self, *, std: float, p: float) -> None:
         super().__init__(p)
+        if std < 0:
+            raise InputError(f"std of GaussianNoise must be at least 0, got {std}")
         self.std = std
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.addcmul(images, torch.randn_like(images), self.std * self.chosen(images))
+        return torch.addcmul(images, torch.randn_like(images), self.std * self.chosen(images)).clamp(0, 1)
 
 
 class Erasing(RandomTransform):
@@ -137,8 +146,8 @@ class Erasing(RandomTransform):
 
     def __init__(self, *, scale: Range, ratio: Range = (0.3, 3.3), value: float = 0.5, p: float) -> None:
         super().__init__(p)
-        self.scale = scale
-        self.ratio = ratio
+        self.scale = self.range_of("scale", scale, above=0)
+        self.ratio = self.range_of("ratio", ratio, above=0)
         self.value = value
 
     def forward(self, images: Tensor) -> Tensor:

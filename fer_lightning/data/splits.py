@@ -74,11 +74,8 @@ def official(index: FaceIndex, *, val_percent: int = 0, train_percent: int | Non
         stages["train"], stages["val"] = map(np.sort, parts)
     if train_percent is None:
         return Split(protocol="official", **stages)
-    name = f"official_train_{train_percent}"
-    dropped = round(len(stages["train"]) * (100 - train_percent) / 100)
-    remedy = "add some, or raise protocol.train_percent"
-    kept, _ = _stratified(index, stages["train"], dropped, seed=seed, name=name, remedy=remedy)
-    return Split(protocol=name, **stages | {"train": np.sort(kept)})
+    kept = _part(index, stages["train"], train_percent, seed=seed)
+    return Split(protocol=f"official_train_{train_percent}", **stages | {"train": np.sort(kept)})
 
 
 def unsplit(index: FaceIndex) -> Split:
@@ -148,14 +145,19 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
     )
 
 
+def _part(index: FaceIndex, train: np.ndarray, percent: int, *, seed: int) -> np.ndarray:
+    size = round(len(train) * percent / 100)
+    try:
+        return train_test_split(train, train_size=size, stratify=index.targets[train], random_state=seed)[0]
+    except ValueError as error:
+        raise InputError(
+            f"protocol.train_percent={percent} of {len(train)} training images cannot be drawn from every class "
+            f"({error}): choose another, or null to keep all"
+        ) from error
+
+
 def _stratified(
-    index: FaceIndex,
-    positions: np.ndarray,
-    test_size: int,
-    *,
-    seed: int,
-    name: str,
-    remedy: str = "add some, use a protocol with fewer splits (random_80_20), or only measure (unsplit)",
+    index: FaceIndex, positions: np.ndarray, test_size: int, *, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
         return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
@@ -164,5 +166,6 @@ def _stratified(
         rarest = int(counts.argmin())
         raise InputError(
             f"protocol {name} cannot give each split images of each class: the rarest of {len(index.targets)} images, "
-            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); {remedy}"
+            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); add some, use a protocol with fewer splits "
+            "(random_80_20), or only measure (unsplit)"
         ) from error
