@@ -1,5 +1,6 @@
 """Reading checkpoints from any source as plain data: code in them is never run."""
 
+import json
 import math
 import pickle
 import zipfile
@@ -125,7 +126,11 @@ def check_same(name: str, theirs: Any, ours: Any, path: str | Path) -> None:
     """Raise InputError with the differences if a checkpoint at `path` has another hyper-parameter than this run."""
     theirs, ours = _differences(theirs, ours)
     if theirs != ours:
-        raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: use the same in both")
+        remedy = "use the same in both"
+        if name == "preprocess":
+            settings = " ".join(f"preprocess.{key}={json.dumps(value)}" for key, value in theirs.items())
+            remedy = f"this run can have the same with {settings}"
+        raise InputError(f"{path} was trained with {name} {theirs}, this run has {ours}: {remedy}")
 
 
 def _differences(theirs: Any, ours: Any) -> tuple[Any, Any]:

@@ -91,15 +91,29 @@ def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: M
 
 
 def warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Warn if a network that a training builds on was trained on another split of the training's dataset."""
-    dataset, train = ours.get("dataset"), ours.get("splits", {}).get("train")
-    if any(of.get("dataset") == dataset and of.get("splits", {}).get("train") != train for of in trainings(theirs)):
+    """Warn if a network that a training builds on was trained on another split of the training's dataset.
+
+    Not if it held out the same images for val and test, whatever part of the others it was trained on.
+    """
+    splits = ours.get("splits", {})
+    if any(
+        of.get("dataset") == ours.get("dataset") and not _compatible(of.get("splits", {}), splits)
+        for of in trainings(theirs)
+    ):
         log.warning(
             "the weights of %s were trained on another split of %s: they may have seen the images that this run is "
             "measured on, and its scores may be too good",
             source,
-            dataset,
+            ours.get("dataset"),
         )
+
+
+def _compatible(theirs: Mapping[str, str], ours: Mapping[str, str]) -> bool:
+    """Whether two splits train on the same images, or hold out the same ones."""
+    return any(
+        all(stage in theirs and theirs[stage] == ours.get(stage) for stage in stages)
+        for stages in (("train",), ("val", "test"))
+    )
 
 
 def _weights_of(name: str, source: str | Path) -> Weights:

@@ -196,8 +196,9 @@ def test_exact_twins_in_train_are_found_without_an_audit(report, tmp_path, fer20
 
 class TestWhatWasTrainedOn:
     def test_another_split_of_the_training_data_is_refused(self, run):
+        protocol = r"\(official, protocol.seed=0, protocol.val_percent=0\)"
         with pytest.raises(
-            InputError, match=r"trained on another split of synthetic .*or set evaluate.allow_seen=true"
+            InputError, match=rf"trained on another split of synthetic {protocol}.*or set evaluate.allow_seen=true"
         ):
             run(*SYNTHETIC, "data.reader.seed=5")
 
@@ -211,6 +212,12 @@ class TestWhatWasTrainedOn:
         splits["val"] = NO_IMAGES
         torch.save(checkpoint, tmp_path / "model.ckpt")
         assert run(*SYNTHETIC, model=tmp_path / "model.ckpt")["seen"] is None
+
+    def test_a_split_that_the_model_held_out_is_measured_whatever_part_of_the_others_it_was_trained_on(self, run):
+        for split in ("train", "all"):
+            with pytest.raises(InputError, match="trained on another split of synthetic"):
+                run(*SYNTHETIC, "protocol.train_percent=50", f"split={split}")
+        assert run(*SYNTHETIC, "protocol.train_percent=50")["seen"] is None
 
     def test_the_training_split_is_refused(self, run):
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):

@@ -81,8 +81,10 @@ def test_a_runs_checkpoint_serves(finished_run):
 def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, caplog):
     path = finished_run / "checkpoints" / "best.ckpt"
     seen = read_weights(path).training
-    other_split = seen | {"splits": seen["splits"] | {"train": "another fold"}}
-    for training, told in ((seen, False), (other_split, True), (other_split | {"dataset": "ckplus"}, False)):
+    fewer = seen | {"splits": seen["splits"] | {"train": "a part of it"}}
+    other_split = seen | {"splits": fewer["splits"] | {"test": "another fold"}}
+    elsewhere = other_split | {"dataset": "ckplus"}
+    for training, told in ((seen, False), (fewer, False), (other_split, True), (elsewhere, False)):
         caplog.clear()
         load_initial_weights(create_model("cnn4", num_classes=7), "cnn4", path, training=training)
         assert ("were trained on another split of synthetic" in caplog.text) is told

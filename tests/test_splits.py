@@ -223,6 +223,7 @@ class TestOfficial:
         assert np.bincount(index.targets[whole.train]).tolist() == [67, 200, 133]
         assert np.bincount(index.targets[part.train]).tolist() == [17, 50, 33]
         assert set(part.train) < set(whole.train)
+        assert (np.diff(part.train) > 0).all()
         assert [list(part[stage]) for stage in ("val", "test")] == [list(whole[stage]) for stage in ("val", "test")]
         assert part.protocol == "official_train_25"
 
@@ -241,10 +242,13 @@ class TestOfficial:
         ):
             official(index, train_percent=percent)
 
-    def test_a_part_without_room_for_every_class_is_refused(self):
-        index = index_of([0, 1] * 50 + [2], splits=np.array(["train"] * 101))
-        with pytest.raises(InputError, match=r"official_train_50 .* sad, has 1 .* raise protocol.train_percent$"):
-            official(index, train_percent=50)
+    @pytest.mark.parametrize(("sad", "percent"), [(1, 50), (20, 1), (20, 99)])
+    def test_a_part_or_rest_without_room_for_every_class_is_refused(self, sad, percent):
+        index = index_of([0, 1] * 50 + [2] * sad, splits=np.array(["train"] * (100 + sad)))
+        with pytest.raises(
+            InputError, match=f"protocol.train_percent={percent} of .*: choose another, or null to keep"
+        ):
+            official(index, train_percent=percent)
 
     def test_the_real_fer2013_is_split_as_published(self, real_data):
         index = read_fer2013(real_data("fer2013"))

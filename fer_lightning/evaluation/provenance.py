@@ -82,7 +82,9 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
         part = "this very split" if split != "all" else "a part"
         return f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
     own = _is_own(training, datamodule)
-    if training.get("dataset") == dataset and not own:
+    theirs = training.get("splits", {})
+    held_out = all(stage != "train" and theirs.get(stage) == splits[stage]["sha256"] for stage in stages)
+    if training.get("dataset") == dataset and not own and not held_out:
         return (
             f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
             "be among those it was trained on: use the protocol and data.reader of its run"
@@ -101,7 +103,7 @@ def _protocol(training: Mapping[str, Any]) -> str:
     said = [
         f"protocol.{name}={settings[name]}"
         for name in ("seed", "fold", "n_folds", "val_folds", "val_percent", "train_percent")
-        if name in settings
+        if settings.get(name) is not None
     ]
     return ", ".join([str(training.get("protocol")), *said])
 
