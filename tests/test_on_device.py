@@ -98,6 +98,36 @@ class TestBatchAugmentation:
         assert used.devices == {"cuda"}
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "weighted", "logit_adjusted"])
+def test_a_training_step_on_a_gpu_neither_copies_from_the_host_nor_waits(make, loss):
+    cfg = compose_config("model=cnn3", f"loss={loss}", "model.label_smoothing=0", "preprocess.scaling=standard")
+    datamodule = make("augmentation=batch", "preprocess.scaling=standard")
+    settings = {"class_names": list(datamodule.class_names), "preprocess": datamodule.preprocess.to_dict()}
+    model = instantiate(cfg.model, **settings)
+    with FakeTensorMode():
+        move_to_fake_gpu(model)
+        images = torch.empty(16, 1, 48, 48, dtype=torch.uint8, device="cuda")
+        batch = FaceBatch(images, *torch.zeros(2, 16, dtype=torch.int64, device="cuda"))
+        with DevicesUsed() as used:
+            model.training_step(datamodule.on_after_batch_transfer(batch, 0), 0)
+    assert used.devices == {"cuda"}
+
+
+def move_to_fake_gpu(model: torch.nn.Module) -> None:
+    """Give a model tensors of a GPU in place of its own, without their data."""
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+        return torch.nn.Parameter(moved) if tensor.requires_grad else moved
+
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors |= {name: fake(tensor) for name, tensor in tensors.items()}
+        for name, state in getattr(module, "_defaults", {}).items():  # of a metric
+            if torch.is_tensor(state):
+                setattr(module, name, fake(state))
+
+
 class DevicesUsed(TorchDispatchMode):
     """Collects the kind of device of every tensor that an operation takes or makes."""
 
