@@ -217,7 +217,8 @@ class TestWhatWasTrainedOn:
         for split in ("train", "all"):
             with pytest.raises(InputError, match="trained on another split of synthetic"):
                 run(*SYNTHETIC, "protocol.train_percent=50", f"split={split}")
-        assert run(*SYNTHETIC, "protocol.train_percent=50")["seen"] is None
+        result = run(*SYNTHETIC, "protocol.train_percent=50", "split=val")
+        assert (result["seen"], "The epoch was chosen on these images" in result["note"]) == (None, True)
 
     def test_the_training_split_is_refused(self, run):
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):

@@ -53,7 +53,10 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     own = _is_own(card.training, datamodule)
     reasons = (_why_seen(split, datamodule, training) for training in trainings(card.training))
     seen = next((reason for reason in reasons if reason is not None), None)
-    return Provenance(split=split, own=own, seen=seen, note=_note(split, card, own=own, seen=seen))
+    theirs, ours = card.training.get("splits", {}), datamodule.fingerprint["splits"]
+    held_out = split in ("val", "test") and theirs.get(split) == ours[split]["sha256"]  # whatever part it learned from
+    note = _note(card, own=own or held_out, chosen=held_out and split == "val", seen=seen)
+    return Provenance(split=split, own=own, seen=seen, note=note)
 
 
 def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
@@ -108,7 +111,7 @@ def _protocol(training: Mapping[str, Any]) -> str:
     return ", ".join([str(training.get("protocol")), *said])
 
 
-def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
+def _note(card: ModelCard, *, own: bool, chosen: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
         return "The model file does not say what it was trained on: these images may be part of it."
     if {} in trainings(card.training):
@@ -118,7 +121,7 @@ def _note(split: str, card: ModelCard, *, own: bool, seen: str | None) -> str:
             "The model was, or may have been, trained or chosen on some of these images: the figures say little about "
             "new faces."
         )
-    if own and split == "val":
+    if chosen:
         return "The epoch was chosen on these images, so the figures are slightly optimistic."
     if own:
         return "The model was neither trained nor chosen on these images."
