@@ -49,6 +49,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def git_commit() -> str | None:
     """The commit of the running code, with `-dirty` if files were changed since; None outside a clone."""
     clone = Path(__file__).parents[1]

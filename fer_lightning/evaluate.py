@@ -21,7 +21,7 @@ from rich.console import Console
 from fer_lightning.artifacts import print_results, write_tables
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
-from fer_lightning.code_version import describe_code
+from fer_lightning.code_version import describe_code, file_digest
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.averaging import VIEWS
@@ -156,7 +156,8 @@ class _Candidate(NamedTuple):
             read_audit(cfg.audit, datamodule, origin.split)
         elif cfg.audit is not None:
             log.warning(
-                "audit=%s is ignored: it applies only to val or test of the dataset %s was trained on", cfg.audit, name
+                "audit=%s is ignored: it applies only to val or test, beside the very images %s was trained on",
+                *(cfg.audit, name),
             )
         return candidate
 
@@ -273,6 +274,7 @@ def _write(
             "hardware": hardware,
             "model": {
                 "path": path,
+                "sha256": file_digest(measured.path),
                 "preprocess": card.preprocess.to_dict(),
                 "training": dict(card.training),
                 "metrics": dict(card.metrics),
@@ -280,6 +282,7 @@ def _write(
             "data": data,
             "split": measured.provenance.split,
             "seen": measured.provenance.seen,
+            "chosen": measured.provenance.chosen,
             "note": measured.note,
             "class_names": list(names),
             "images": len(measured.indices),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fer_lightning.checkpoint import Weights, read_weights
 from fer_lightning.errors import InputError
 from fer_lightning.inference.bundled import checkpoint_path
-from fer_lightning.inference.model_card import trainings
+from fer_lightning.inference.model_card import NO_IMAGES, trainings
 from fer_lightning.models.backbones import imagenet_weights
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ def _warn_of_other_pixels(source: str | Path, theirs: Mapping[str, Any], ours: M
 def warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """Warn if a network that a training builds on was trained on another split of the training's dataset.
 
-    Not if it held out the same images for val and test, whatever part of the others it was trained on.
+    Not if it held out the same images for val and test, whatever part of the others it was trained on. Also if its
+    epoch was chosen on other images, which may be among those that this training is measured on.
     """
     splits = ours.get("splits", {})
     if any(
@@ -109,11 +110,13 @@ def warn_of_seen_images(source: str | Path, theirs: Mapping[str, Any], ours: Map
 
 
 def _compatible(theirs: Mapping[str, str], ours: Mapping[str, str]) -> bool:
-    """Whether two splits train on the same images, or hold out the same ones."""
-    return any(
-        all(stage in theirs and theirs[stage] == ours.get(stage) for stage in stages)
-        for stages in (("train",), ("val", "test"))
-    )
+    """Whether two splits hold out the same images, or train on the same ones and the first chose no epoch on others."""
+
+    def same(stage: str) -> bool:
+        return stage in theirs and theirs[stage] == ours.get(stage)
+
+    chosen_elsewhere = theirs.get("val", NO_IMAGES) != NO_IMAGES and not same("val")
+    return (same("val") and same("test")) or (same("train") and not chosen_elsewhere)
 
 
 def _weights_of(name: str, source: str | Path) -> Weights:

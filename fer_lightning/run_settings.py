@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Settings that only repeat a run, or that say where and how it ran, but not what was learnt.
-REPETITION_KEYS = ("seed", "data.seed", "protocol.seed", "protocol.fold", "callbacks.epoch_seed.seed")
+REPETITION_KEYS = ("seed", "protocol.seed", "protocol.fold")
 LOCATION_KEYS = ("output_dir", "ckpt_path", "data.root", "data.cache_dir", "data.num_workers", "data.cache_gb")
 MACHINE_KEYS = ("trainer.accelerator", "trainer.compile", "trainer._target_")
 PASSIVE_CALLBACKS = (  # callbacks that do not affect what is learnt

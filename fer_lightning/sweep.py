@@ -26,7 +26,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
-from fer_lightning.code_version import code_digest, describe_code
+from fer_lightning.code_version import code_digest, describe_code, file_digest
 from fer_lightning.config import given_arguments, instantiate
 from fer_lightning.errors import InputError
 from fer_lightning.plain_errors import USERS_MISTAKES
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.5  # seconds between two checks of a job whether its sweep is still running
 LOCK_S = 10  # seconds that a job may take to notice that its sweep was killed
 CONNECT_S = 5
-CODE_AT_START = code_digest()
+CODE_AT_START = "FER_LIGHTNING_CODE_AT_START"  # a variable of the environment, which all processes of a sweep inherit
 ELSEWHERE = "sweep into another folder with hydra.sweep.dir=DIR"
 
 
@@ -66,6 +66,7 @@ def run_job(command: str, cfg: DictConfig) -> float | None:
         with FileLock(job_dir / ".lock", timeout=LOCK_S):
             if (facts := _result(job_dir)) is not None:
                 _check_code(facts)
+                _check_model(facts)
                 log.info("%s: already done", job_dir.name)
             else:
                 facts = _run(command, job_dir, hydra_cfg)
@@ -122,6 +123,13 @@ def _check_code(facts: dict[str, Any]) -> None:
         raise JobFailed(f"the folder holds a run of another code version ({code}, now {now}): {ELSEWHERE}")
 
 
+def _check_model(facts: dict[str, Any]) -> None:
+    """Refuse the measurement of a model file that is another one now."""
+    model = facts.get("model")
+    if isinstance(model, dict) and (path := Path(model["path"])).is_file() and file_digest(path) != model["sha256"]:
+        raise JobFailed(f"{path} has changed since it was measured: {ELSEWHERE}")
+
+
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The settings by dotted keys, without places; the run's own folder, wherever it is, becomes `RUN`."""
     anywhere = json.loads(json.dumps(config).replace(json.dumps(config["output_dir"])[1:-1], "RUN"))
@@ -140,7 +148,8 @@ def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
     Raises:
         JobFailed: The process ended without a result, or would run other code than the jobs before it.
     """
-    if code_digest() != CODE_AT_START:
+    now = code_digest()
+    if os.environ.get(CODE_AT_START, now) != now:  # a cluster that was there before the sweep does not know it
         raise JobFailed("the code was changed since the sweep began: its jobs would not be comparable")
     checkpoints = job_dir / "checkpoints"
     resumed = (checkpoints / "last.ckpt").exists()
@@ -232,6 +241,7 @@ class SweepReport(Callback):
         _check_answers(OmegaConf.select(config, "hydra.launcher.ray.init.address"))
         if not _is_grid(config):
             _check_comparable_trials(config)
+        os.environ[CODE_AT_START] = code_digest()
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

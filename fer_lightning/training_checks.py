@@ -45,6 +45,12 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
+    best = cfg.callbacks.best_checkpoint
+    if (best.monitor, best.mode) != (cfg.monitor.metric, cfg.monitor.mode):
+        raise InputError(
+            f"callbacks.best_checkpoint would keep the epoch of {best.mode} {best.monitor}, and monitor.metric is "
+            f"{cfg.monitor.metric}: set monitor.metric and monitor.mode instead, by which all choose"
+        )
 
 
 def check_metrics(cfg: DictConfig, model: ExpressionClassifier) -> None:

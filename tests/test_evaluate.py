@@ -23,11 +23,11 @@ from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import cost, sections
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
-from fer_lightning.evaluation.provenance import NO_IMAGES
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
 from fer_lightning.evaluation.twins import read_audit
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
+from fer_lightning.inference.model_card import NO_IMAGES
 from fer_lightning.inference.predictor import Predictor
 
 # Of `finished_run`, whose model is measured here.
@@ -219,6 +219,25 @@ class TestWhatWasTrainedOn:
                 run(*SYNTHETIC, "protocol.train_percent=50", f"split={split}")
         result = run(*SYNTHETIC, "protocol.train_percent=50", "split=val")
         assert (result["seen"], "The epoch was chosen on these images" in result["note"]) == (None, True)
+
+    def test_a_temperature_that_was_fitted_on_the_images_is_told_whatever_part_it_was_trained_on(
+        self, run, finished_run, tmp_path
+    ):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        checkpoint["hyper_parameters"]["temperature"] = 2.0
+        torch.save(checkpoint, tmp_path / "model.ckpt")
+        result = run(*SYNTHETIC, "protocol.train_percent=50", "split=val", model=tmp_path / "model.ckpt")
+        assert result["note"].endswith("The temperature was fitted on them too.")
+
+    def test_images_that_chose_the_epoch_of_the_initial_weights_are_told(self, run, finished_run, tmp_path):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        first = checkpoint["hyper_parameters"]["training"]
+        later = {"dataset": "ckplus", "splits": {"train": "other images", "val": "more"}, "initial_weights": first}
+        checkpoint["hyper_parameters"]["training"] = later
+        torch.save(checkpoint, tmp_path / "finetuned.ckpt")
+        result = run(*SYNTHETIC, "split=val", model=tmp_path / "finetuned.ckpt")
+        assert (result["seen"], result["chosen"]) == (None, True)
+        assert "An epoch of the model's initial weights or teachers was chosen on these images" in result["note"]
 
     def test_the_training_split_is_refused(self, run):
         with pytest.raises(InputError, match=r"trained on this very split of synthetic: evaluate it on split=test"):

@@ -9,6 +9,7 @@ from torch.nn import Module
 from fer_lightning.checkpoint import load_checkpoint, read_weights
 from fer_lightning.errors import InputError
 from fer_lightning.inference.bundled import NAME, bundled
+from fer_lightning.inference.model_card import NO_IMAGES
 from fer_lightning.initial_weights import classes_layer, load_initial_weights
 from fer_lightning.models import NAMES, create_model
 from fer_lightning.preprocess import Preprocess
@@ -84,7 +85,12 @@ def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, capl
     fewer = seen | {"splits": seen["splits"] | {"train": "a part of it"}}
     other_split = seen | {"splits": fewer["splits"] | {"test": "another fold"}}
     elsewhere = other_split | {"dataset": "ckplus"}
-    for training, told in ((seen, False), (fewer, False), (other_split, True), (elsewhere, False)):
+    # The same train, but the epoch was chosen on images that may be in this training's test.
+    other_val = seen | {"splits": seen["splits"] | {"val": NO_IMAGES, "test": "val and test together"}}
+    for training, told in (
+        *((seen, False), (fewer, False), (elsewhere, False)),
+        *((other_split, True), (other_val, True)),
+    ):
         caplog.clear()
         load_initial_weights(create_model("cnn4", num_classes=7), "cnn4", path, training=training)
         assert ("were trained on another split of synthetic" in caplog.text) is told

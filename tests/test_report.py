@@ -114,6 +114,39 @@ class TestEntries:
         [entry] = leaderboard(tmp_path)
         assert (entry.std, entry.interval) == (pytest.approx(np.std([0.6, 0.8], ddof=1)), None)
 
+    def test_seeds_that_lack_folds_have_no_interval(self, write_run, tmp_path):
+        for seed, fold in ((0, 0), (0, 1), (1, 0)):
+            write_run(f"{seed}_{fold}", seed=seed, fold=fold, acc=0.5 + 0.1 * fold)
+        [entry] = leaderboard(tmp_path)
+        assert (entry.repetitions, entry.interval) == ("2 seeds, 2 folds, 1 missing", None)
+
+    def test_runs_on_other_images_of_the_same_dataset_are_in_a_table_of_their_own(self, write_run, tmp_path):
+        for name, acc in (("first", 0.5), ("moved", 0.9)):
+            write_run(name, acc=acc)
+        path = tmp_path / "runs" / "moved" / "result.json"
+        facts = json.loads(path.read_text())
+        facts["data"]["splits"]["test"]["sha256"] = "other images"
+        path.write_text(json.dumps(facts))
+        found = leaderboard(tmp_path)
+        assert [(entry.mean, entry.repetitions) for entry in found] == [(0.5, "1 seed"), (0.9, "1 seed")]
+        assert str(found[0].comparison) != str(found[1].comparison)
+
+    def test_a_seed_of_the_images_alone_is_a_setting(self, write_run, tmp_path):
+        for images, acc in enumerate((0.5, 0.6)):
+            write_run(f"{images}", acc=acc, settings={"seed": 0, "data": {"seed": images}})
+        assert [entry.label for entry in leaderboard(tmp_path)] == ["cnn4 data.seed=1", "cnn4"]
+
+    def test_the_seeds_that_follow_the_runs_are_no_setting(self, write_run, tmp_path):
+        for seed in (0, 1):
+            write_run(f"{seed}", seed=seed, settings={"seed": seed, "data": {"seed": seed}})
+        [entry] = leaderboard(tmp_path)
+        assert entry.repetitions == "2 seeds"
+
+    def test_one_is_one_with_and_without_a_decimal_point(self, write_run, tmp_path):
+        for seed, oversample in enumerate((1, 1.0, 0.0)):
+            write_run(f"{seed}", seed=seed, settings={"data": {"oversample": oversample}})
+        assert sorted(entry.repetitions for entry in leaderboard(tmp_path)) == ["1 seed", "2 seeds"]
+
     def test_folds_are_pooled_by_their_images(self, write_run, tmp_path):
         write_run("small", acc=1.0, fold=0, right=np.ones(10, bool))
         write_run("large", acc=0.5, fold=1, right=np.arange(30) < 15)
@@ -345,7 +378,7 @@ def test_runs_can_be_compared_on_val_and_those_without_it_are_told(write_run, tm
         facts = json.loads((folder / "result.json").read_text())
         if val is not None:
             facts["metrics"]["val/acc"] = val
-            facts["data"]["splits"]["val"] = {"count": 50}
+            facts["data"]["splits"]["val"] = {"count": 50, "sha256": "0"}
         (folder / "result.json").write_text(json.dumps(facts))
         predictions = pd.read_csv(folder / "predictions.csv")
         predictions.assign(split="test").to_csv(folder / "predictions.csv", index=False)
@@ -381,6 +414,12 @@ def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_pat
     assert command(tmp_path / "runs").exit_code == 0
     assert pd.read_csv(tmp_path / "runs" / "leaderboard.csv").dataset.tolist() == ["ckplus"]
     assert "Trained here, measured there" in (tmp_path / "runs" / "leaderboard.html").read_text()
+
+
+def test_images_that_chose_the_epoch_are_not_in_the_matrix(write_run, tmp_path):
+    write_run("measured", chosen=True, model={"training": {"dataset": "ckplus"}, "path": "x", "metrics": {}})
+    assert command(tmp_path / "runs").exit_code == 0
+    assert "Trained here, measured there" not in (tmp_path / "runs" / "leaderboard.html").read_text()
 
 
 def test_measurements_alone_make_a_matrix_and_an_empty_table(write_run, tmp_path):

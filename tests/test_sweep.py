@@ -15,11 +15,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_lightning.code_version import file_digest
 from fer_lightning.config import given_arguments
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import JobFailed, _run
+from fer_lightning.sweep import CODE_AT_START, JobFailed, SweepReport, _check_model, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 
 TINY = (
@@ -166,9 +167,24 @@ def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
 
 
 def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}, "sweeper": {"params": None}}})
+    monkeypatch.setattr("fer_lightning.sweep._counts_more_jobs", lambda *_: False)
+    monkeypatch.setattr("fer_lightning.sweep._is_grid", lambda _: True)
+    monkeypatch.setenv(CODE_AT_START, "of an earlier sweep")
+    SweepReport(max_jobs=1).on_multirun_start(config)
+    # A process that starts later, as Ray's do, would find only the new code.
     monkeypatch.setattr("fer_lightning.sweep.code_digest", lambda: "edited")
     with pytest.raises(JobFailed, match="the code was changed since the sweep began"):
         _run("train", tmp_path, None)
+
+
+def test_a_measurement_of_a_file_that_has_changed_is_not_taken_for_one_of_this_file(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"as measured")
+    facts = {"model": {"path": str(tmp_path / "model.onnx"), "sha256": file_digest(tmp_path / "model.onnx")}}
+    _check_model(facts)
+    (tmp_path / "model.onnx").write_bytes(b"exported again")
+    with pytest.raises(JobFailed, match="model.onnx has changed since it was measured: sweep into another folder"):
+        _check_model(facts)
 
 
 @pytest.mark.slow

@@ -374,6 +374,10 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),
         (["optimizer.lr=-1"], "the optimizer does not accept these settings: Invalid learning rate"),
+        (
+            ["callbacks.best_checkpoint.monitor=val/f1_macro"],
+            "best_checkpoint would keep the epoch of max val/f1_macro, and monitor.metric is val/acc: set monitor",
+        ),
         (["monitor.metric=val/typo"], "monitor.metric val/typo is not measured: choose from val/loss, .*val/acc"),
         (
             ["scheduler=plateau", "scheduler.monitor=typo"],

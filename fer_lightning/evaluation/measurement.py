@@ -133,8 +133,9 @@ class Measurement:
     @property
     def note(self) -> str:
         """What the model knew of these images, in words."""
-        fitted = self.temperature != 1 and self.provenance.own and self.provenance.split == "val"
-        return f"{self.provenance.note}{' The temperature was fitted on them too.' if fitted else ''}"
+        origin = self.provenance
+        fitted = self.temperature != 1 and origin.split == "val" and (origin.own or origin.chosen)
+        return f"{origin.note}{' The temperature was fitted on them too.' if fitted else ''}"
 
     @cached_property
     def targets(self) -> np.ndarray:

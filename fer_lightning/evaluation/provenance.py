@@ -1,6 +1,5 @@
 """How the evaluated images relate to those that the model was trained on."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,9 @@ import numpy as np
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
-from fer_lightning.inference.model_card import ModelCard, trainings
+from fer_lightning.inference.model_card import NO_IMAGES, ModelCard, trainings
 
 SPLITS = ("train", "val", "test", "all")
-NO_IMAGES = hashlib.sha256().hexdigest()  # of a split that is empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +21,15 @@ class Provenance:
     Attributes:
         split: `train`, `val`, `test` or `all`.
         own: Whether the model was trained on this dataset with this split's train.
-        seen: Why the model may have been trained, or its epoch chosen, on some of the images; None if it was not.
+        chosen: Whether an epoch, the model's or that of what it builds on, was chosen on exactly these images.
+        seen: Why the model may have been trained, or its epoch chosen, on some of the images; None if it was not, or if
+            it was chosen on all of them.
         note: Sentence about this for the report.
     """
 
     split: str
     own: bool
+    chosen: bool
     seen: str | None
     note: str
 
@@ -53,10 +54,11 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     own = _is_own(card.training, datamodule)
     reasons = (_why_seen(split, datamodule, training) for training in trainings(card.training))
     seen = next((reason for reason in reasons if reason is not None), None)
-    theirs, ours = card.training.get("splits", {}), datamodule.fingerprint["splits"]
-    held_out = split in ("val", "test") and theirs.get(split) == ours[split]["sha256"]  # whatever part it learned from
-    note = _note(card, own=own or held_out, chosen=held_out and split == "val", seen=seen)
-    return Provenance(split=split, own=own, seen=seen, note=note)
+    ours = datamodule.fingerprint["splits"]
+    held_out = split in ("val", "test") and _holds_out(card.training, split, ours)  # whatever part it learned from
+    chosen = split == "val" and any(_holds_out(training, "val", ours) for training in trainings(card.training))
+    note = _note(card, own=own or held_out, chosen=chosen, seen=seen)
+    return Provenance(split=split, own=own, chosen=chosen, seen=seen, note=note)
 
 
 def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
@@ -67,6 +69,10 @@ def images_of(split: str, datamodule: FaceDataModule) -> np.ndarray:
 
 def _is_own(training: Mapping[str, Any], datamodule: FaceDataModule) -> bool:
     return training.get("splits", {}).get("train") == datamodule.fingerprint["splits"]["train"]["sha256"]
+
+
+def _holds_out(training: Mapping[str, Any], stage: str, ours: Mapping[str, Any]) -> bool:
+    return training.get("splits", {}).get(stage) == ours[stage]["sha256"]
 
 
 def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
@@ -85,8 +91,7 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
         part = "this very split" if split != "all" else "a part"
         return f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
     own = _is_own(training, datamodule)
-    theirs = training.get("splits", {})
-    held_out = all(stage != "train" and theirs.get(stage) == splits[stage]["sha256"] for stage in stages)
+    held_out = all(stage != "train" and _holds_out(training, stage, splits) for stage in stages)
     if training.get("dataset") == dataset and not own and not held_out:
         return (
             f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
@@ -114,15 +119,16 @@ def _protocol(training: Mapping[str, Any]) -> str:
 def _note(card: ModelCard, *, own: bool, chosen: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
         return "The model file does not say what it was trained on: these images may be part of it."
-    if {} in trainings(card.training):
-        return "What the model's initial weights or teachers saw is not recorded: these images may be part of it."
     if seen is not None:
         return (
             "The model was, or may have been, trained or chosen on some of these images: the figures say little about "
             "new faces."
         )
+    if {} in trainings(card.training):
+        return "What the model's initial weights or teachers saw is not recorded: these images may be part of it."
     if chosen:
-        return "The epoch was chosen on these images, so the figures are slightly optimistic."
+        whose = "The epoch" if own else "An epoch of the model's initial weights or teachers"
+        return f"{whose} was chosen on these images, so the figures are slightly optimistic."
     if own:
         return "The model was neither trained nor chosen on these images."
     return (

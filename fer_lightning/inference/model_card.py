@@ -1,5 +1,6 @@
 """The description inside a model file, so that nothing else is needed to predict with it."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.preprocess import Preprocess
 
 KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card as JSON
+NO_IMAGES = hashlib.sha256().hexdigest()  # the hash of a split that is empty
 
 
 def trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -25,8 +25,9 @@ class Entry:
         runs: Runs in the order of seeds and folds; if a seed and fold was run more than once, the last to finish.
         mean: Mean of the metric over seeds; the folds of a seed are pooled first, as in `pooling.py`.
         std: Standard deviation over seeds, or over the folds of a single seed; None for one run.
-        interval: Half the width of the mean's 95 % interval over seeds (Student's t); None for a single seed, and for
-            several splits or folds: these share images, so their spread says too little about another training.
+        interval: Half the width of the mean's 95 % interval over seeds (Student's t); None for a single seed, for
+            several splits or folds, which share images, so that their spread says too little about another training,
+            and where a seed lacks folds that others have.
         repetitions: Number of runs in words: `3 seeds`, `1 seed, 10 folds`.
         complete: Whether no fold is missing.
         p_value: p-value of the difference from the table's best, as in `significance.py`; None if there is none.
@@ -58,7 +59,7 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     absent = _values_if_absent(runs, keys)
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        values = tuple(str(run.settings.get(key, absent.get((run.comparison, run.network, key)))) for key in keys)
+        values = tuple(_text(run.settings.get(key, absent.get((run.comparison, run.network, key)))) for key in keys)
         groups.setdefault((run.comparison, run.network, values), []).append(run)
     of_network: dict[tuple[Comparison, str], list[tuple]] = {}
     for comparison, network, values in groups:
@@ -69,6 +70,11 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return sorted(made, key=lambda entry: (entry.comparison, not entry.complete, sign * entry.mean))
+
+
+def _text(value: Any) -> str:
+    """The value of a setting, alike for 1 and 1.0, which are the same setting."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Comparison, str, str], Any]:
@@ -87,8 +93,8 @@ def _summary(comparison: Comparison, label: str, runs: Sequence[Run], metric: st
     spread = per_seed if len(per_seed) > 1 else [run.metrics[f"{comparison.stage}/{metric}"] for run in latest]
     std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
     seeds = len(per_seed)
-    independent = seeds > 1 and len({run.repetition.split_seed for run in latest}) == 1
     counts = _Counts.of(latest)
+    independent = seeds > 1 and counts.splits == 1 and not counts.missing
     return Entry(
         comparison=comparison,
         label=label,

@@ -139,7 +139,7 @@ def transfer_figure(runs: Sequence[Run]) -> Figure | None:
             run.metrics[f"{run.stage}/acc"],
         )
         for run in runs
-        if run.is_evaluation and not run.facts.get("seen")
+        if run.is_evaluation and not run.facts.get("seen") and not run.facts.get("chosen")
     ]
     if not measured:
         return None

@@ -40,8 +40,10 @@ def _telling(keys: Sequence[str], of_network: Sequence[Sequence[str]]) -> list[i
 
 
 def _name(key: str) -> str:
-    """A key's last part; for a `_target_`, the part before it."""
+    """A key's last part; for a `_target_` the part before it, and for a seed, of which there are several, all of it."""
     place, _, name = key.rpartition(".")
+    if name == "seed":
+        return key
     return place.rpartition(".")[2] if name == "_target_" else name
 
 

@@ -28,17 +28,24 @@ from fer_lightning.run_settings import (
 
 
 class Comparison(NamedTuple):
-    """What runs must have in common for their numbers to stand in one table."""
+    """What runs must have in common for their numbers to stand in one table.
+
+    Attributes:
+        fingerprint: Hash of all images of the dataset.
+        measured: Hash of those of the compared split; empty where seeds and folds draw different ones.
+    """
 
     dataset: str
     fingerprint: str
     protocol: str
     leaks: bool
     stage: str
+    measured: str
 
     def __str__(self) -> str:
         leaks = ", leaks" if self.leaks else ""
-        return f"{self.dataset} {self.protocol}{leaks}, {self.stage} [{self.fingerprint[:6]}]"
+        hashes = " ".join(digest[:6] for digest in (self.fingerprint, self.measured) if digest)
+        return f"{self.dataset} {self.protocol}{leaks}, {self.stage} [{hashes}]"
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,16 @@ class Run:
     @cached_property
     def comparison(self) -> Comparison:
         """The table to which its number belongs."""
-        data = self.facts["data"]
-        return Comparison(data["dataset"], data["sha256"], data["protocol"], bool(data.get("leaks")), self.stage)
+        data, protocol = self.facts["data"], self.facts.get("config", {}).get("protocol") or {}
+        drawn = "percent" in protocol or protocol.get("fold") is not None
+        return Comparison(
+            data["dataset"],
+            data["sha256"],
+            data["protocol"],
+            bool(data.get("leaks")),
+            self.stage,
+            "" if drawn else data["splits"][self.stage]["sha256"],
+        )
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -80,6 +95,8 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The configuration by dotted keys, without settings that only repeat, place or watch a run."""
         left_out = {*REPETITION_KEYS, *LOCATION_KEYS, *MACHINE_KEYS}
+        if self.configuration.get("data.seed") == self.configuration.get("seed"):
+            left_out.add("data.seed")  # it is the run's, unless it is set
         parts = (*(f"callbacks.{name}." for name in PASSIVE_CALLBACKS), *DUPLICATED_PREFIXES, "logger.")
         return {
             key: value for key, value in self.configuration.items() if key not in left_out and not key.startswith(parts)
