@@ -37,7 +37,11 @@ def main(
     _check(host, port, auth)
     with tempfile.TemporaryDirectory(prefix="fer-app-") as folder:
         # Set before Gradio is imported, since it reads them then.
-        os.environ |= {"GRADIO_TEMP_DIR": f"{folder}/uploads", "GRADIO_ANALYTICS_ENABLED": "False"}
+        os.environ |= {
+            "GRADIO_TEMP_DIR": f"{folder}/uploads",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_RUN_HISTORY": "False",  # the browser's list of earlier runs, which it offers to keep elsewhere
+        }
         _serve(model or [], Path(folder), host, port, auth, max_upload_mb, max_pixels, opens=open_)
 
 
@@ -77,6 +81,7 @@ def _serve(
     app = create_app(
         _by_name(models),
         folder / "results",
+        folder / "uploads",
         auth=auth,
         max_upload_bytes=max_upload_mb * 1_000_000,
     )

@@ -237,7 +237,14 @@ def serialised_with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
 
 
 def _compare(before: Callable, after: Callable, faces: Faces, temperature: float) -> Parity:
-    one, other = (softmax(logits(faces.images) / temperature) for logits in (before, after))
+    remedies = {"checkpoint": "give another checkpoint", "exported model": "use another --precision"}
+    logits = [network(faces.images) for network in (before, after)]
+    for given, (whose, remedy) in zip(logits, remedies.items(), strict=True):
+        if bad := int((~np.isfinite(given)).any(axis=1).sum()):  # a change by NaN would be above no limit
+            raise InputError(
+                f"not written: the {whose} gives {bad} of {len(given)} faces logits that are not finite: {remedy}"
+            )
+    one, other = (softmax(given / temperature) for given in logits)
     return Parity(
         largest_change=float(np.abs(one - other).max()),
         changed_classes=float((one.argmax(axis=1) != other.argmax(axis=1)).mean()),

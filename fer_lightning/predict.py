@@ -128,6 +128,10 @@ def main(
     _check_options(
         formats, detector, min_face, max_side, align=align, profile=profile, show=show, views=views, match=match
     )
+    if views and len(sources) < 2:
+        raise typer.BadParameter("--views needs at least two sources of one scene, got 1")
+    if anonymize and save == "table" and not show:
+        raise typer.BadParameter("--anonymize hides faces in pictures, and none are written or shown: add --save")
     _prepare_process(max_pixels)
     console = Console(stderr=True, quiet=quiet)
     predictor = Predictor(
@@ -251,14 +255,20 @@ def _predict(
         except BrokenPipeError:
             pass  # the reader of the rows has closed the pipe
         except OSError as error:
-            tally.stopped_by = (
-                f"stopped after {tally.frames} images, which all tables except parquet contain: "
-                f"{error.strerror or error} ({results.folder or 'stdout'}); free some space there, or choose another "
-                "--output"
-            )
+            tally.stopped_by = _why_stopped(error, tally.frames, results)
         finally:
-            stream.close()  # finishes the videos before the tables
+            try:
+                stream.close()  # finishes the videos before the tables
+            except OSError as error:
+                tally.stopped_by = _why_stopped(error, tally.frames, results)
     return tally
+
+
+def _why_stopped(error: OSError, frames: int, results: Results) -> str:
+    return (
+        f"stopped after {frames} images, which all tables except parquet contain: {error.strerror or error} "
+        f"({results.folder or 'stdout'}); free some space there, or choose another --output"
+    )
 
 
 def _new_folder() -> Path:

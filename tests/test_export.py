@@ -87,6 +87,15 @@ def test_a_model_is_compared_by_the_probabilities_that_it_gives():
     assert _compare(one, other, faces, 0.5).largest_change == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
 
 
+def test_logits_that_are_not_finite_are_refused():
+    faces = Faces(np.zeros((2, 1), np.float32), np.zeros(2, int))
+    good, bad = (lambda images, x=x: np.float32([[0, 1], [x, 0]]) for x in (0, np.nan))
+    with pytest.raises(InputError, match="exported model gives 1 of 2 faces .* not finite: use another --precision"):
+        _compare(good, bad, faces, 1.0)
+    with pytest.raises(InputError, match="checkpoint gives 1 of 2 faces .* not finite: give another checkpoint"):
+        _compare(bad, bad, faces, 1.0)
+
+
 def test_a_name_that_no_model_file_has_is_refused(checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"must end in \.onnx, by which model files are known: --output .*model\.onnx"):
         export(checkpoint, tmp_path / "model", "float32")

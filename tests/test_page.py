@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import fer_lightning
 
 SLOW = 90_000  # ms that anything may take where others use the machine too
 
@@ -93,7 +96,7 @@ def test_photos_that_are_uploaded_come_back_as_a_table(page, portrait, tmp_path)
     expect(words).to_contain_text("3 photos, 1 face")
     expect(words).to_contain_text("broken.jpg")
     expect(words).to_contain_text("No face was found in empty.png")
-    expect(page.get_by_label("Face", exact=True)).to_have_value(re.compile(r"portrait\.png, face 1: \w+ \d+%"))
+    expect(page.get_by_label("Face", exact=True)).to_have_value(re.compile(r"portrait\.png, face 0: \w+ \d+%"))
     with page.expect_download() as download:
         page.get_by_role("button", name="Download table (csv)").first.click()
     table = pd.read_csv(download.value.path())
@@ -201,6 +204,30 @@ def test_a_camera_that_is_clicked_twice_is_started_once(page):
     expect(page.locator(".fer-rate")).to_be_empty()
 
 
+def test_a_face_across_the_pictures_edge_is_hidden_up_to_the_edge(browser):
+    script = (Path(fer_lightning.__file__).parent / "web" / "camera.js").read_text(encoding="utf-8")
+    hide = re.search(r"^function hide.*?^}", script, re.DOTALL | re.MULTILINE)[0]
+    page = browser.new_page()
+    # A picture of stripes, of which a block shows none.
+    levels = page.evaluate(
+        f"""() => {{
+            const view = document.createElement("canvas");
+            [view.width, view.height] = [120, 90];
+            const pen = view.getContext("2d");
+            for (let x = 0; x < 120; x++) {{
+                pen.fillStyle = x % 2 ? "#fff" : "#000";
+                pen.fillRect(x, 0, 1, 90);
+            }}
+            {hide}
+            hide([-26, -20, 60, 60]);
+            return [...pen.getImageData(0, 2, 6, 1).data].filter((_, i) => i % 4 === 0);
+        }}"""
+    )
+    page.close()
+    assert len(levels) == 6
+    assert len(set(levels)) == 1
+
+
 def test_a_camera_that_is_refused_is_explained(browser, address):
     context = browser.new_context()
     page = context.new_page()
@@ -265,3 +292,35 @@ def test_a_program_asks_as_the_page_does(address, portrait, kept):
     words, *_ = client.predict([handle_file(str(portrait))], "first.onnx", "haar", 0.1, 0.3, False, api_name="/photos")
     assert words == "1 photo, 1 face"
     assert left_of(portrait.name, kept) == []
+
+
+def test_a_face_has_the_same_number_in_every_list_and_table(address, portrait, tmp_path):
+    from gradio_client import Client, handle_file
+
+    cv2.imwrite(str(tmp_path / "empty.png"), np.full((200, 200, 3), 127, np.uint8))
+    client, settings = Client(address, verbose=False), ("first.onnx", "haar", 0.1, 0.3, False)
+    files = [handle_file(str(path)) for path in (portrait, tmp_path / "empty.png")]
+    _, _, faces, chosen, *_ = client.predict(files, *settings, api_name="/photos")
+    _, _, compared = client.predict(handle_file(str(portrait)), *settings, api_name="/compare")
+    assert "portrait.png, face 0: " in str(chosen)
+    for table, numbers in ((faces, ["0", None]), (compared, [0, 0])):
+        column = table["headers"].index("face")
+        assert [row[column] for row in table["data"]] == numbers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:7860", 200),
+        ("localhost", 200),
+        ("[::1]:7860", 200),
+        ("evil.example:7860", 403),
+        ("localhost.evil.example", 403),
+    ],
+)
+def test_without_a_password_it_answers_under_this_machines_own_names_alone(address, host, status):
+    assert httpx.get(f"{address}robots.txt", headers={"Host": host}, timeout=60).status_code == status
+
+
+def test_no_history_of_runs_is_kept(address):
+    assert httpx.get(f"{address}gradio_api/runs", timeout=60).status_code == 404

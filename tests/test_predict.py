@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,14 +16,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from fer_lightning import predict as predict_module
 from fer_lightning.errors import InputError
 from fer_lightning.inference import timeline
-from fer_lightning.inference.pictures import write_picture
+from fer_lightning.inference.pictures import VideoWriter, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.results import Results, VideoResults
 from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.inference.table import table_writer
+from fer_lightning.inference.window import WindowClosed
 from fer_lightning.labels import FER2013_CLASSES
 
 COLUMNS = [
@@ -318,11 +322,11 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
         (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile works only with --detector haar"),
         (["a.jpg", "--match", "order"], 2, "--match order matches the faces of several views: add --views"),
         (["a", "b", "--views", "--show"], 2, "--show shows one source"),
+        (["a", "--views"], 2, "--views needs at least two sources"),
+        (["a.jpg", "--anonymize"], 2, "none are written or shown: add --save"),
     ],
 )
 def test_a_mistake_is_told_in_words(predict, tmp_path, arguments, code, message):
-    import re
-
     (tmp_path / "empty").mkdir()
     finished = predict(*arguments)
     errors = " ".join(finished.stderr.decode().replace("│", " ").split())
@@ -463,6 +467,65 @@ def test_a_film_is_whole_though_its_timeline_cannot_be_drawn(tmp_path, photo, mo
     assert cv2.VideoCapture(str(tmp_path / "12:30/videos/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+def test_a_film_that_could_not_be_written_in_full_is_told(tmp_path):
+    film = VideoWriter(tmp_path / "film.mp4", 25)
+    for _ in range(3):
+        film.write(np.zeros((48, 64, 3), np.uint8))
+    film._writer.release()
+    content = (tmp_path / "film.mp4").read_bytes()
+    (tmp_path / "film.mp4").write_bytes(content[: content.index(b"moov") - 4])  # the disk is full before the index
+    with pytest.raises(OSError, match=r"film\.mp4 holds 0 of its 3 frames"):
+        film.close()
+
+
+@pytest.mark.parametrize("window_closed", [False, True], ids=["read to its end", "stopped midway"])
+def test_a_run_whose_film_is_not_whole_says_so_and_keeps_the_rest(tmp_path, photo, monkeypatch, window_closed):
+    class FullDisk:
+        """What OpenCV's writer is on one: it writes nothing, and reports nothing."""
+
+        def __init__(self, *_):
+            pass
+
+        def isOpened(self):
+            return True
+
+        def write(self, image):
+            pass
+
+        def release(self):
+            pass
+
+    def show(*_, **__):
+        raise WindowClosed
+
+    monkeypatch.setattr(cv2, "VideoWriter", FullDisk)
+    monkeypatch.setattr(predict_module, "show_frame", show)
+    out = tmp_path / "out"
+    results = Results(out, COLUMNS, FER2013_CLASSES, videos=True)
+    source = Source(name="film.mp4", kind="video", frames=lambda: iter([]), count=3, fps=25)
+
+    def stream():
+        with results.video(source) as film:
+            for number in range(3):
+                frame = Frame(source="film.mp4", number=number, time_s=number / 25, image=photo)
+                yield film.add(Prediction(frame=frame, faces=[]))
+
+    tally = predict_module._predict(stream(), results, Console(quiet=True), 3, show=window_closed)
+    frames = 1 if window_closed else 3
+    message = rf"stopped after {frames} images, .*film\.mp4 holds 0 of its {frames} frames .*choose another --output"
+    assert re.match(message, tally.stopped_by)
+    assert len(pd.read_csv(out / "predictions.csv")) == frames
+    assert (out / "events.csv").exists()
+
+
+def test_a_film_of_a_fast_and_crooked_rate_is_written(tmp_path):
+    film = VideoWriter(tmp_path / "film.mp4", 143.857)
+    for _ in range(3):
+        film.write(np.zeros((48, 64, 3), np.uint8))
+    film.close()
+    assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(143.857, rel=1e-3)
+
+
 def test_each_slide_of_a_film_of_slides_is_shown(tmp_path, photo):
     written = []
     writer = SimpleNamespace(write=written.append, close=lambda: None)
@@ -529,6 +592,13 @@ class TestFiles:
                 self.results(tmp_path, **{setting: True}).spares([source])
             self.results(tmp_path).spares([source])
             self.results(tmp_path / "elsewhere", **{setting: True}).spares([source])
+
+    @posix_only
+    def test_a_link_to_itself_is_a_source_that_is_not_written_over(self, tmp_path):
+        (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+        loop = Source(name=str(tmp_path / "loop.jpg"), kind="image", frames=lambda: iter([]))
+        for settings in ({}, {"pictures": True}):
+            self.results(tmp_path, **settings).spares([loop])
 
     def test_a_class_with_a_comma_in_its_name_is_one_column(self, tmp_path):
         with table_writer(tmp_path / "table.csv", ["source", "p_sad, tired"]) as table:

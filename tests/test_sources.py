@@ -1,6 +1,7 @@
 """What a person may name, and the frames it gives; a camera is played by a stand-in for OpenCV's."""
 
 import os
+import struct
 import sys
 import threading
 import time
@@ -12,7 +13,8 @@ import pytest
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference import sources
-from fer_lightning.inference.sources import open_camera, open_sources
+from fer_lightning.inference.sources import _ends_within_a_box, open_camera, open_sources
+from fer_lightning.web.video_writer import BrowserVideoWriter
 
 
 def kinds(*names: str) -> list[tuple[str, str]]:
@@ -193,11 +195,57 @@ def test_a_film_of_varying_rate_is_whole_though_it_holds_fewer_frames_than_its_r
             pass
 
     monkeypatch.setattr(cv2, "VideoCapture", Film)
-    [film] = open_sources(["film.mp4"])
+    [film] = open_sources(["film.avi"])
     last = [load() for load in film.frames()][-1]
     assert (last.problem == "ends after 60 of 120 frames") == ends_early
     [film] = open_sources(["film.mkv"])  # its count is derived from the duration, which sound may lengthen
     assert all(load().problem is None for load in film.frames())
+
+
+def test_a_film_that_was_trimmed_by_an_edit_list_is_whole(tmp_path):
+    path = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for number in range(40):
+        writer.write(np.full((48, 64, 3), 6 * number, np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">I", content, content.index(b"elst") + 12, 480)  # ms to show, of 1,600
+    path.write_bytes(content)
+    [film] = open_sources([str(path)])
+    frames = [load() for load in film.frames()]
+    assert 0 < len(frames) < 20
+    assert all(frame.problem is None for frame in frames)
+
+
+def test_a_film_that_begins_with_its_index_and_is_cut_says_where_it_ends(tmp_path):
+    path = tmp_path / "film.mp4"
+    writer, random = BrowserVideoWriter(path, 25.0), np.random.default_rng(0)
+    for _ in range(30):
+        writer.write(random.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.close()
+    [film] = open_sources([str(path)])
+    assert all(load().problem is None for load in film.frames())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *frames, last = [load() for load in film.frames()]
+    assert 0 < len(frames) < 27
+    assert last.problem == f"ends after {len(frames)} of 30 frames"
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        struct.pack(">I4sI4s", 8, b"free", 108, b"mdat") + bytes(100),
+        struct.pack(">I4sQ", 1, b"mdat", 116) + bytes(100),  # the size follows in 64 bits
+    ],
+    ids=["32 bits", "64 bits"],
+)
+def test_a_film_is_cut_if_it_ends_within_a_box(tmp_path, boxes):
+    path = tmp_path / "film.mp4"
+    for content, cut in ((boxes, False), (boxes + bytes(4), False), (boxes[:-1], True)):
+        path.write_bytes(content)
+        assert _ends_within_a_box(str(path)) == cut
+    path.write_bytes(struct.pack(">I4s", 0, b"mdat") + bytes(50))  # up to the end of the file, wherever that is
+    assert not _ends_within_a_box(str(path))
 
 
 def test_a_folder_passes_over_no_photo_and_no_film(tmp_path):

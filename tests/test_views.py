@@ -146,7 +146,6 @@ def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["left"], "needs at least two sources of one scene, got 1"),
         (["left", "film.mp4"], "one camera per view, or folders of images, got 1 of left, 1 of film.mp4"),
         (["films", "film.mp4"], "needs one video per view, .* got 2 of films, 1 of film.mp4"),
         (["twice/*/*.png", "left"], "twice/a/1.png and twice/b/1.png have the same file name"),

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -36,7 +37,7 @@ SETTINGS = Settings(model="model")
 
 @pytest.fixture
 def service(onnx_model, tmp_path) -> Service:
-    return Service({"model": onnx_model}, tmp_path / "results")
+    return Service({"model": onnx_model}, tmp_path / "results", tmp_path / "uploads")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ class TestService:
         pd.testing.assert_frame_equal(pd.read_csv(answer.table), command(portrait, onnx_model, tmp_path / "command"))
         assert answer.note == "1 photo, 1 face"
         [(name, face)] = face_names(answer.predictions)
-        assert name.startswith("portrait.png, face 1: ")
+        assert name.startswith("portrait.png, face 0: ")
         assert sum(face.probabilities.values()) == pytest.approx(1)
         assert [path.name for path in answer.files("pictures")] == ["portrait.jpg"]
 
@@ -125,7 +126,7 @@ class TestService:
         assert service.frame(other, "a", SETTINGS)["faces"][0]["track"] == 1
 
     def test_a_camera_that_changes_the_model_begins_anew(self, onnx_model, photo, tmp_path):
-        service = Service({"one": onnx_model, "other": onnx_model}, tmp_path / "results")
+        service = Service({"one": onnx_model, "other": onnx_model}, tmp_path / "results", tmp_path / "uploads")
         here, elsewhere = (cv2.imencode(".jpg", np.roll(photo, by, axis=1))[1].tobytes() for by in (0, 200))
         tracks = [
             service.frame(jpeg, "a", Settings(model=model))["faces"][0]["track"]
@@ -144,9 +145,21 @@ class TestService:
         third = service.photos([portrait], SETTINGS).folder
         assert [folder.exists() for folder in (first, second, third)] == [False, True, True]
 
+    def test_uploads_that_were_broken_off_are_gone_after_an_hour(self, service, tmp_path, monkeypatch):
+        broken_off = tmp_path / "uploads" / "0123" / "tmpabc"
+        broken_off.parent.mkdir(parents=True)
+        broken_off.write_bytes(b"half")
+        service._forget()
+        assert broken_off.exists()
+        later = SimpleNamespace(time=lambda: time.time() + 3601, sleep=time.sleep)
+        monkeypatch.setattr("fer_lightning.web.service.time", later)
+        service._forget()
+        assert not broken_off.exists()
+
     def test_results_go_though_nobody_comes_back(self, onnx_model, portrait, tmp_path, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.HOUR", 1.0)
-        folder = Service({"model": onnx_model}, tmp_path / "results").photos([portrait], SETTINGS).folder
+        service = Service({"model": onnx_model}, tmp_path / "results", tmp_path / "none")
+        folder = service.photos([portrait], SETTINGS).folder
         assert folder.exists()
         end = time.monotonic() + 20
         while folder.exists() and time.monotonic() < end:
@@ -166,7 +179,7 @@ class TestService:
     def test_a_network_is_loaded_once_whatever_the_settings(self, onnx_model, tmp_path, monkeypatch):
         loaded = []
         monkeypatch.setattr(predictor, "load_backend", lambda *path, **_: loaded.append(path) or load_backend(*path))
-        service = Service({"model": onnx_model}, tmp_path / "results")
+        service = Service({"model": onnx_model}, tmp_path / "results", tmp_path / "uploads")
         large, small = (service.predictor(replace(SETTINGS, min_face=size)) for size in (0.2, 0.05))
         assert len(loaded) == 1
         assert large._detector is not small._detector
@@ -303,6 +316,24 @@ class TestDoor:
         assert client.post(path, content=b"x", headers=foreign).status_code == 403
         own = known | {"Origin": str(client.base_url).rstrip("/")}
         assert client.post(path, content=b"x", headers=own).status_code in (400, 422)
+
+    def test_with_the_password_it_answers_under_any_name(self, client, known):
+        assert client.get("/robots.txt", headers=known | {"Host": "faces.example"}).status_code == 200
+
+    @pytest.mark.parametrize(
+        "path", ["/gradio_api/file=http://127.0.0.1:9/a.png", "/gradio_api/file/https://127.0.0.1:9/a.png"]
+    )
+    def test_files_of_other_machines_are_not_fetched(self, client, known, path):
+        answer = client.get(path, headers=known)
+        assert (answer.status_code, answer.text) == (403, "this page fetches nothing from other machines")
+
+    def test_a_photo_given_by_its_address_is_not_fetched(self, client, known):
+        photo = {"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}}
+        # In whichever place it is given: Gradio would fetch what it finds in any of them.
+        for data in ([[photo], "model.onnx", "haar", 0.1, 0.3, False], [[], photo, "haar", 0.1, 0.3, False]):
+            asked = client.post("/gradio_api/call/photos", json={"data": data}, headers=known)
+            answer = client.get(f"/gradio_api/call/photos/{asked.json()['event_id']}", headers=known).text
+            assert "a.png is an address, and this page downloads nothing: upload the file" in answer
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ"])
     def test_files_of_the_machine_are_not_served(self, client, known, path):

@@ -1,5 +1,6 @@
 """Annotated pictures and videos on disk."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -58,9 +59,11 @@ class VideoWriter:
                 f"OpenCV cannot write a video to {os.fsencode(path)}, whose name is not UTF-8: choose another --output"
             ) from error
         self.path = path
-        self._fps = fps
+        # MPEG-4 divides a second into at most 65,535 parts, and OpenCV writes a rate of three decimals in thousandths.
+        self._fps = round(fps, 2) if fps > 65 else fps
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._written = 0
 
     def write(self, image: np.ndarray) -> None:
         """Append a frame; the first one's size is the video's, and others are scaled to it."""
@@ -75,8 +78,15 @@ class VideoWriter:
             if not self._writer.isOpened():
                 raise InputError(f"OpenCV cannot write a video to {self.path}: choose another --output")
         self._writer.write(scaled_to(image, self._size))
+        self._written += 1
 
     def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Finish the file; OSError if it lacks frames, as on a full disk, about which OpenCV itself says nothing."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        film = cv2.VideoCapture(str(self.path.absolute()))
+        found = int(film.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 if it does not open
+        film.release()
+        if found < self._written:
+            raise OSError(errno.EIO, f"{self.path.name} holds {found} of its {self._written} frames", str(self.path))

@@ -1,5 +1,6 @@
 """All files that prediction writes to a folder."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, fields
@@ -101,12 +102,13 @@ class Results:
 
     def spares(self, sources: Sequence[Source]) -> None:
         """Raise InputError if a picture or video would be written over one of the sources."""
-        if self.folder is None:
-            return
         written = [name for name, wanted in (("pictures", self.pictures), ("videos", self.videos)) if wanted]
-        places = {(self.folder / name).resolve() for name in written}
+        if self.folder is None or not written:
+            return
+        # A Path raises at a link to itself.
+        places = {Path(os.path.realpath(self.folder / name)) for name in written}
         for source in sources:
-            if Path(source.name).resolve().parent in places:
+            if Path(os.path.realpath(source.name)).parent in places:
                 raise InputError(f"{source.name} might be written over: choose an --output other than {self.folder}")
 
     def _delete_earlier_tables(self) -> None:

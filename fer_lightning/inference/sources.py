@@ -2,6 +2,7 @@
 
 import glob
 import os
+import struct
 import sys
 import threading
 import time
@@ -23,8 +24,7 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 # Photos that OpenCV does not decode: in a folder they are not passed over, but told as unreadable.
 UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
-# Their frames are counted in the file. Elsewhere OpenCV derives a count from the duration, which sound may lengthen.
-COUNTED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"}
+BOXED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2"}  # films made of boxes, each of which begins with its size
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
 RESULTS = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
@@ -207,7 +207,7 @@ def _video_frames(path: str) -> Iterator[Load]:
         if not video.isOpened():
             yield lambda: Frame(source=path, problem=_why_no_video(path))
             return
-        fps = video.get(cv2.CAP_PROP_FPS)
+        fps, counted = video.get(cv2.CAP_PROP_FPS), _is_counted(path)
         number, last_time = 0, -1.0
         while True:
             found, image = video.read()
@@ -219,7 +219,6 @@ def _video_frames(path: str) -> Iterator[Load]:
             frame = Frame(source=path, number=number, time_s=time_s, image=image)
             yield lambda frame=frame: frame
             number, last_time = number + 1, time_s
-        counted = Path(path).suffix.lower() in COUNTED_SUFFIXES
         promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else number
         # Files miscount by one or two frames, and with a varying rate they derive the count from the time.
         if number < promised - 2 and (fps <= 0 or last_time < (promised - 3) / fps):
@@ -229,6 +228,30 @@ def _video_frames(path: str) -> Iterator[Load]:
             yield lambda: Frame(source=path, problem="contains no frame that can be decoded")
     finally:
         video.release()
+
+
+def _is_counted(path: str) -> bool:
+    """Whether a film that gives fewer frames than OpenCV counts is cut.
+
+    OpenCV derives most counts from the duration, which sound may lengthen. In a film made of boxes it also counts what
+    an edit list hides: only one that ends within a box is cut.
+    """
+    suffix = Path(path).suffix.lower()
+    return suffix == ".avi" or (suffix in BOXED_SUFFIXES and _ends_within_a_box(path))
+
+
+def _ends_within_a_box(path: str) -> bool:
+    with Path(path).open("rb") as film:
+        place, end = 0, film.seek(0, os.SEEK_END)
+        while place < end:
+            film.seek(place)
+            size, _, large = struct.unpack(">I4sQ", film.read(16).ljust(16, b"\0"))
+            if size == 1:
+                size = large
+            if size < 8:  # 0: up to the end of the file; others are no sizes
+                return False
+            place += size
+    return place > end
 
 
 def _why_no_video(path: str) -> str:

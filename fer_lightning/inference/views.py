@@ -21,11 +21,8 @@ def open_scenes(names: Sequence[str]) -> list[list[Source]]:
         For folders and patterns, one list of pictures for each file name; else a single list of the views.
 
     Raises:
-        InputError: There are fewer than two views, they are of different kinds, they share no file name, or one view
-            has two pictures of one name.
+        InputError: The views are of different kinds, share no file name, or one has two pictures of one name.
     """
-    if len(names) < 2:
-        raise InputError(f"--views needs at least two sources of one scene, got {len(names)}")
     start = time.monotonic()  # one clock for all cameras, whenever each is ready
     views = [open_sources([name], start=start) for name in names]
     kinds = {source.kind for view in views for source in view}

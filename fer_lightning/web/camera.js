@@ -11,7 +11,10 @@ const answered = [];
 function hide([x, y, width, height]) {
   const few = document.createElement("canvas");
   few.width = few.height = 6;
-  const [left, top, w, h] = [x - 0.2 * width, y - 0.2 * height, 1.4 * width, 1.4 * height];
+  // Only what lies within the picture: a cell across its edge would stay transparent in part, and show the face.
+  const left = Math.max(0, Math.round(x - 0.2 * width)), top = Math.max(0, Math.round(y - 0.2 * height));
+  const w = Math.min(view.width, Math.round(x + 1.2 * width)) - left;
+  const h = Math.min(view.height, Math.round(y + 1.2 * height)) - top;
   few.getContext("2d").drawImage(view, left, top, w, h, 0, 0, 6, 6);
   pen.imageSmoothingEnabled = false;
   pen.drawImage(few, left, top, w, h);

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 import skimage
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
 
 from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES
@@ -23,17 +24,33 @@ EXAMPLE = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SHOWN = ["source", "face", "emotion", "confidence", "status"]
 PRIVACY = """
 Everything stays on this machine: photos, videos and the camera's pictures are processed by the program that serves this
-page, nothing is sent anywhere else, and uploads are deleted once they are read. Results are kept for an hour at most.
+page, nothing is sent anywhere else, and uploads are deleted once they are read. Results, and uploads that are not read,
+are kept for an hour at most.
 
 An expression is not a feeling: the label says what a face looks like to a network that learnt from labelled pictures.
 Do not use it to decide about people.
 """
 
 
+class _Page(gr.Blocks):
+    """Refuses files that a program names by an address, before Gradio downloads them."""
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        super().validate_inputs(block_fn, inputs)
+        traverse(inputs, _refuse_address, is_file_obj_with_meta)
+
+
+def _refuse_address(file: dict[str, Any]) -> None:
+    if is_http_url_like(file["path"]):
+        raise gr.Error(
+            f"{file['path']} is an address, and this page downloads nothing: upload the file", print_exception=False
+        )
+
+
 def build_page(service: Service) -> gr.Blocks:
     """Build all tabs; their handlers report mistakes in plain sentences."""
     # System fonts: the default theme would download its own.
-    with gr.Blocks(title="fer_lightning", analytics_enabled=False, delete_cache=(HOUR // 60, HOUR)) as page:
+    with _Page(title="fer_lightning", analytics_enabled=False, delete_cache=(HOUR // 60, HOUR)) as page:
         gr.Markdown("# Facial expressions\nPhotos, videos and the camera, read on this machine.")
         with gr.Accordion("Settings", open=False):
             names = list(service.models)
@@ -211,7 +228,7 @@ def _compare(service: Service, choices: list[Any]) -> None:
                 answer = _answer(service.photos, [uploaded], _settings([name, *values]))
                 pictures += [(str(path), name) for path in answer.files("pictures")]
                 rows += [
-                    {"face": number + 1, "model": name, "emotion": face.emotion, "confidence": f"{face.confidence:.0%}"}
+                    {"face": number, "model": name, "emotion": face.emotion, "confidence": f"{face.confidence:.0%}"}
                     for number, (_, face) in enumerate(face_names(answer.predictions))
                 ]
                 note = _in_words(answer)
@@ -278,4 +295,5 @@ def _in_words(answer: Answer) -> str:
 
 
 def _table(answer: Answer) -> pd.DataFrame:
-    return pd.read_csv(answer.table)[SHOWN]
+    # Read as a number, it would be 0.0 where another picture has no face.
+    return pd.read_csv(answer.table, dtype={"face": str})[SHOWN]

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -27,31 +28,36 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob:; "
     "worker-src 'self' blob:; frame-ancestors 'none'"
 )
+OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine, as browsers write them
 FONTS = ["system-ui", "sans-serif"]
 
 
 def create_app(
-    models: Mapping[str, Path | None], folder: Path, *, auth: str | None = None, max_upload_bytes: int = 500_000_000
+    models: Mapping[str, Path | None],
+    folder: Path,
+    uploads: Path,
+    *,
+    auth: str | None = None,
+    max_upload_bytes: int = 500_000_000,
 ) -> FastAPI:
     """Build the page as an application that a server can run.
 
     Args:
         models: Name on the page -> model; None uses the bundled model.
         folder: Folder for the results; the caller deletes it.
-        auth: NAME:PASSWORD required for access; None allows everyone.
+        uploads: Folder that Gradio was given for uploads; the caller deletes it too.
+        auth: NAME:PASSWORD required for access; None allows everyone on this machine.
         max_upload_bytes: Largest file accepted.
     """
-    service = Service(models, folder)
+    service = Service(models, folder, uploads)
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")
     async def door(request: Request, enter: Callable[[Request], Awaitable[Response]]) -> Response:
         if auth is not None and not _is_allowed(request.headers.get("authorization"), auth):
             return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="fer-app"'})
-        if _is_foreign(request):
-            return Response(
-                "this page answers no other website (a proxy must pass on the Host header)", status_code=403
-            )
+        if (why := _why_refused(request, has_password=auth is not None)) is not None:
+            return Response(why, status_code=403)
         response = await enter(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -107,10 +113,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _is_foreign(request: Request) -> bool:
-    """Whether a page of another website has sent it, by what the browser says."""
-    origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+def _why_refused(request: Request, *, has_password: bool) -> str | None:
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    # Another website can let its own name lead to this machine; its pages then count as this page's own.
+    if not has_password and re.sub(r":\d+$", "", host) not in OWN_NAMES:
+        return "without a password this page answers at 127.0.0.1 and localhost only: give fer-app --auth NAME:PASSWORD"
+    if origin is not None and urlsplit(origin).netloc != host:
+        return "this page answers no other website (a proxy must pass on the Host header)"
+    if "://" in request.scope["path"]:  # of a file that Gradio would fetch
+        return "this page fetches nothing from other machines"
+    return None
 
 
 def _is_allowed(header: str | None, auth: str) -> bool:

@@ -1,10 +1,12 @@
 """The page's logic without the page: photos, videos and camera frames, processed with fer-predict's own parts."""
 
+import os
 import shutil
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +28,7 @@ from fer_lightning.words import counted
 
 MOST_SETTINGS = 32  # combinations of model and detector that are kept
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten
-HOUR = 3600  # seconds after which results are deleted
+HOUR = 3600  # seconds after which results and forgotten uploads are deleted
 MOST_PIXELS = 4_000_000  # of a camera's frame
 ESTIMATE_AFTER = 25  # frames of a video after which the remaining time is estimated
 
@@ -82,14 +84,16 @@ class Service:
     Args:
         models: Name on the page -> model file, checkpoint or run; None uses the bundled model.
         folder: Folder for the results; the caller deletes it.
+        uploads: Folder into which Gradio puts uploads; the caller deletes it too.
 
     Raises:
         InputError: A model cannot be used.
     """
 
-    def __init__(self, models: Mapping[str, Path | None], folder: Path) -> None:
+    def __init__(self, models: Mapping[str, Path | None], folder: Path, uploads: Path) -> None:
         self.models = dict(models)
         self.folder = folder
+        self.uploads = uploads
         self._lock = threading.Lock()
         self._number = 0
         self._trackers: OrderedDict[tuple[str, str], Tracker] = OrderedDict()
@@ -173,10 +177,17 @@ class Service:
                 self._forget()
 
     def _forget(self) -> None:
-        """Delete results older than an hour."""
+        """Delete what is older than an hour: results, and uploads, some of which were broken off and are never read."""
+        an_hour_ago = time.time() - HOUR
         for folder in self.folder.glob("*"):
-            if folder.stat().st_mtime < time.time() - HOUR:
+            if folder.stat().st_mtime < an_hour_ago:
                 shutil.rmtree(folder, ignore_errors=True)
+        for place, _, names in os.walk(self.uploads):
+            for path in (Path(place, name) for name in names):
+                with suppress(OSError):  # already deleted by who read it, or, on Windows, open
+                    # Gradio puts copies of results there too, with the times at which the results were written.
+                    if path.stat().st_ctime < an_hour_ago:
+                        path.unlink()
 
     def _results(
         self, predictor: Predictor, settings: Settings, *, pictures: bool = False, videos: bool = False
@@ -199,9 +210,9 @@ class Service:
 
 
 def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
-    """Each face with its name on the page."""
+    """Each face with its name on the page, under its number in the table."""
     return [
-        (f"{each.frame.source}, face {number + 1}: {face.emotion} {face.confidence:.0%}", face)
+        (f"{each.frame.source}, face {number}: {face.emotion} {face.confidence:.0%}", face)
         for each in predictions
         for number, face in enumerate(each.faces)
     ]
