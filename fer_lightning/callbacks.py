@@ -137,7 +137,7 @@ class EarlyStopping(LightningEarlyStopping):
     """Lightning's, which also stops a run that had stopped before it was killed and resumed."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+        trainer.should_stop = trainer.should_stop or self.wait_count >= max(1, self.patience)
 
 
 class FreezeBackbone(Callback):

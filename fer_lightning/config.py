@@ -195,9 +195,9 @@ def check(cfg: DictConfig, schema: type) -> None:
 
 
 def _check_kinds(node: Mapping[Any, Any], place: str) -> None:
-    """Compare the settings of this package's functions and constructors, at and below a node, with their signatures."""
+    """Compare the settings of this package's and torch's constructors, at and below a node, with their signatures."""
     given = {str(key): value for key, value in node.items() if not str(value).startswith(("${", "???"))}
-    if str(given.get("_target_")).startswith(f"{PACKAGE.name}."):
+    if str(given.get("_target_")).startswith((f"{PACKAGE.name}.", "torch.optim.")):
         refuse_other_kinds(get_object(given["_target_"]), given, place)
     for key, value in given.items():
         parts = enumerate(value) if isinstance(value, list) else [(None, value)]

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 MOST_NAMED = 4  # layers named in an error
 # Preprocessing settings that change what the pixels look like.
 OF_PIXELS = ("clahe", "gaussian_kernel", "laplacian", "scaling")
+STANDARDISED = {"clahe": None, "gaussian_kernel": None, "laplacian": False, "scaling": "standard"}  # torchvision's
 
 
 class Initialised(NamedTuple):
@@ -68,8 +69,8 @@ def load_initial_weights(
             f"{source} does not fit {name}: {'; '.join(list(problems.values())[:MOST_NAMED])}{more}. "
             f"To keep the network's own initial weights there, set 'model.init_skip=[{layers}]'"
         )
-    if found.preprocess is not None and preprocess is not None:
-        _warn_of_other_pixels(source, found.preprocess, preprocess)
+    if preprocess is not None:
+        _warn_of_other_pixels(source, found.preprocess or STANDARDISED, preprocess)
     if found.training and training:
         warn_of_seen_images(source, found.training, training)
     net.load_state_dict({key: weights[key] for key in wanted}, strict=False)

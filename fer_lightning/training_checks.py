@@ -1,11 +1,15 @@
 """Settings that no training could work with, told before it starts."""
 
+from itertools import product
+
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.errors import InputError
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.run_settings import asks_for_several
 
+# Settings of a checkpoint callback that say which epochs it keeps.
+WHICH_EPOCHS = ("save_top_k", "every_n_epochs", "every_n_train_steps", "train_time_interval")
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
 # Lightning's switches that take away what a run needs: its checkpoints, its order of images, or validation as a whole.
@@ -45,6 +49,9 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
+    for name, key in product(("best_checkpoint", "last_checkpoint"), WHICH_EPOCHS):
+        if cfg.callbacks[name].get(key, 1) != 1:
+            raise InputError(f"callbacks.{name}.{key} would keep other epochs than the best and the last: omit it")
     best = cfg.callbacks.best_checkpoint
     if (best.monitor, best.mode) != (cfg.monitor.metric, cfg.monitor.mode):
         raise InputError(

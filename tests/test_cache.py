@@ -201,6 +201,14 @@ class TestBadImages:
         built = cached_faces(index, Preprocess(), cache_dir, on_bad_image="skip")
         assert cached_faces(index, Preprocess(), cache_dir, on_bad_image="skip") == built
 
+    @pytest.mark.parametrize("on_bad_image", ["skip", "fail"])
+    def test_one_that_was_repaired_is_decoded(self, index, cache_dir, broken, face, on_bad_image):
+        cached_faces(index, Preprocess(), cache_dir, on_bad_image="skip")
+        broken.clear()
+        cache = cached_faces(index, Preprocess(), cache_dir, on_bad_image=on_bad_image)
+        assert cache.skipped == {}
+        np.testing.assert_array_equal(cache.open(), [face(i % 2, i) for i in range(6)])
+
     def test_fail_refuses_a_cache_that_was_built_with_skip(self, index, cache_dir):
         cached_faces(index, Preprocess(), cache_dir, on_bad_image="skip")
         message = r"tiny: b/1\.png \(0 bytes\) does not decode as an image; replace it, or .*data\.on_bad_image=skip"

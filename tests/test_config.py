@@ -170,6 +170,7 @@ def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
         ("data.reader.train=many", "data.reader.train must be a whole number, got 'many'"),
         ("preprocess.size=48.5", "preprocess.size must be a whole number, got 48.5"),
         ("preprocess.laplacian=1", "preprocess.laplacian must be true or false, got 1"),
+        ("+optimizer.amsgrad=no", "optimizer.amsgrad must be true or false, got 'no'"),
         ("model.mixup=strong", "model.mixup must be a number, got 'strong'"),
         ("callbacks.pictures.every_n_epochs=often", "every_n_epochs must be a whole number, got 'often'"),
     ],

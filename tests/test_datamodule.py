@@ -124,6 +124,33 @@ class TestBatches:
         images = by_index(epoch(augmented(targets=TARGETS).train_dataloader()))
         assert len({image.numpy().tobytes() for image in images.values()}) == 18
 
+    def test_transforms_draw_independently_also_for_the_first_image_of_a_batch(self, datamodule, pictures):
+        flips = A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+        module = datamodule(augmentation=flips, batch_size=1)
+        loader = module.train_dataloader()
+        kinds = set()
+        for batch in chain.from_iterable(epoch(loader, number) for number in range(3)):
+            image, original = (
+                batch.images[0, 0].numpy(),
+                module.preprocess.finish(pictures[batch.indices.numpy()])[0, 0],
+            )
+            turned = {
+                "none": original,
+                "across": original[:, ::-1],
+                "down": original[::-1],
+                "both": original[::-1, ::-1],
+            }
+            kinds |= {kind for kind, expected in turned.items() if np.array_equal(image, expected)}
+        assert kinds == {"none", "across", "down", "both"}
+
+    def test_a_misspelt_argument_of_a_transform_is_refused(self, datamodule):
+        with pytest.warns(UserWarning, match="rotation"):
+            augmentation = A.Compose([A.Affine(rotation=(-30, 30))])
+        with pytest.raises(
+            InputError, match=r"augmentation: Argument\(s\) 'rotation' are not valid for transform Affine"
+        ):
+            datamodule(augmentation=augmentation)
+
     def test_targets_belong_to_their_images(self, augmented):
         for batch in epoch(augmented().train_dataloader()):
             assert batch.targets.tolist() == TARGETS[batch.indices].tolist()

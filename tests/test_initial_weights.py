@@ -79,6 +79,14 @@ def test_a_runs_checkpoint_serves(finished_run):
     torch.testing.assert_close(ours.state_dict()["features.0.weight"], found.by_name["features.0.weight"])
 
 
+@pytest.mark.parametrize(("scaling", "told"), [("unit", True), ("standard", False)])
+def test_torchvisions_weights_ask_for_standardised_pixels(write_weights, caplog, scaling, told):
+    net = create_model("resnet18", num_classes=7)
+    path = write_weights(create_model("resnet18", num_classes=1000, in_channels=3))
+    load_initial_weights(net, "resnet18", path, preprocess=Preprocess(scaling=scaling).to_dict())
+    assert ("were trained with preprocess.scaling=standard, and this run has unit" in caplog.text) is told
+
+
 def test_weights_that_may_have_seen_what_is_measured_are_told(finished_run, caplog):
     path = finished_run / "checkpoints" / "best.ckpt"
     seen = read_weights(path).training

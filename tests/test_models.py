@@ -161,6 +161,6 @@ def test_drop_path_passes_over_later_blocks_more_often_and_none_when_predicting(
 
 
 def test_the_cost_of_a_network_in_training_is_counted_down_to_one_pixel():
-    net = create_model("seresnet_s", num_classes=3, image_size=16).train()
+    net = create_model("seresnet_s", num_classes=3).train()
     assert count_multiply_adds(net, torch.zeros(1, 1, 16, 16)) > 1e6
     assert net.training

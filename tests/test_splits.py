@@ -81,6 +81,11 @@ class TestSeeds:
     def test_another_seed_gives_another_split(self, index, protocol):
         assert parts(protocol(index, seed=3)) != parts(protocol(index, seed=4))
 
+    @pytest.mark.parametrize("seed", [-1, 2**32])
+    def test_one_out_of_range_is_told_as_such(self, index, protocol, seed):
+        with pytest.raises(InputError, match=f"protocol.seed must be 0 to 4294967295, got {seed}"):
+            protocol(index, seed=seed)
+
 
 class TestRandom:
     @pytest.mark.parametrize("name", PERCENT)

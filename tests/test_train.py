@@ -248,15 +248,16 @@ def test_an_average_lies_where_the_network_is_trained():
     assert {parameter.device.type for parameter in average._average_model.parameters()} == {"meta"}
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(run):
+@pytest.mark.parametrize("patience", [0, 1])
+def test_early_stopping_ends_a_run_that_no_longer_improves(run, patience):
     folder = run(
         "callbacks=early_stopping",
-        "callbacks.early_stopping.patience=1",
+        f"callbacks.early_stopping.patience={patience}",
         "optimizer.lr=1e-12",
         "trainer.max_epochs=20",
         "logger=none",
     )
-    assert result(folder)["epochs"] < 20
+    assert 0 < result(folder)["epochs"] < 20
 
 
 def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(run):
@@ -370,6 +371,12 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run takes away what a run needs: for a quick trial set"),
         (["trainer.num_sanity_val_steps=2"], "trainer.num_sanity_val_steps takes away what a run needs"),
         (["+trainer.max_steps=3"], "trainer.max_steps would end a run within an epoch, before val: set trainer.max_"),
+        (["model=seresnet_s", "preprocess.size=16"], "seresnet_s needs images of at least 17 pixels, got 16"),
+        (["model=cnn3", "model.net.batch_norm=no"], "model.net.batch_norm must be true or false or null, got 'no'"),
+        (
+            ["+callbacks.best_checkpoint.save_top_k=3"],
+            "best_checkpoint.save_top_k would keep other epochs than the best",
+        ),
         (["model=vgg16", "preprocess.size=24"], "vgg16 needs images of at least 33 pixels, got 24"),
         (["trainer.max_epochs=null"], "trainer.max_epochs must be at least 1, got None"),
         (["model.label_smoothing=2"], "label_smoothing must be 0 to 1, got 2"),

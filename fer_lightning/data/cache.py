@@ -12,6 +12,8 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -99,18 +101,19 @@ def cached_faces(
         raise InputError(f"data.on_bad_image must be fail or skip, got {on_bad_image!r}")
     keeps_images = len(index.names) * math.prod(_shape(preprocess)) <= cache_gb * 1e9
     place = Path(cache_dir) / f"{index.dataset}-{_key(index, preprocess, keeps_images)}"
-    if not place.exists():
+    if not place.exists() or _repaired(index, preprocess, _skipped(place)):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place}.lock"):
-                if not place.exists():
+                if not place.exists() or _repaired(index, preprocess, _skipped(place)):
+                    shutil.rmtree(place, ignore_errors=True)
                     _build(index, preprocess, place, on_bad_image, keeps_images)
         except OSError as error:
             raise InputError(
                 f"cannot write the decoded images of {index.dataset} to {place} ({error.strerror or error}): "
                 "free some space there, or choose another place with data.cache_dir=DIR"
             ) from error
-    skipped = {int(i): reason for i, reason in json.loads((place / "skipped.json").read_text()).items()}
+    skipped = _skipped(place)
     if skipped and on_bad_image == "fail":
         first = next(iter(skipped))
         raise _bad_image_error(index, f"{index.names[first]} {skipped[first]}")
@@ -119,6 +122,19 @@ def cached_faces(
         digests=np.load(place / "digests.npy", mmap_mode="r"),
         skipped=skipped,
     )
+
+
+def _skipped(place: Path) -> dict[int, str]:
+    return {int(i): reason for i, reason in json.loads((place / "skipped.json").read_text()).items()}
+
+
+def _repaired(index: FaceIndex, preprocess: Preprocess, skipped: Iterable[int]) -> bool:
+    """Whether an image can be decoded that could not be: an archive's list has the same sums after a good download."""
+    for i in skipped:
+        with suppress(BadImageError):
+            preprocess.prepare(index.read(i))
+            return True
+    return False
 
 
 def _shape(preprocess: Preprocess) -> tuple[int, ...]:

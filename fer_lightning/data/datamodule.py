@@ -83,6 +83,11 @@ class FaceDataModule(L.LightningDataModule):
                 "augmentation=batch changes pictures that are filtered already, which no picture to predict is: use "
                 "another augmentation, or no filter in preprocess"
             )
+        if isinstance(augmentation, Compose):
+            try:
+                augmentation.strict = True  # else a misspelt argument would only be warned of
+            except ValueError as error:
+                raise InputError(f"augmentation: {error}") from error
         self.reader = reader
         self.protocol = protocol
         self.augmentation = augmentation

@@ -1,5 +1,6 @@
 """The images of a split in batches, and their order.   Shapes: N batch, M images of a split, C channels, S side."""
 
+import random
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -83,7 +84,9 @@ class FaceDataset(Dataset):
             return images
         # albumentations has a random generator of its own, which neither seed_everything nor a worker's seed sets.
         epoch, first = draws[0]
-        self.augmentation.set_random_seed(seed_from(self.seed, epoch, first))
+        seed = seed_from(self.seed, epoch, first)
+        # The transforms share them: with a seed, each would get its own, and all would begin with the same draws.
+        self.augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return np.stack([self.augmentation(image=image)["image"] for image in images])
 
     def _finished(self, pictures: np.ndarray) -> np.ndarray:

@@ -55,6 +55,7 @@ def official(index: FaceIndex, *, val_percent: int = 0, train_percent: int | Non
         train_percent: Stratified part to keep of what `train` then has, the rest being in no split; None keeps all.
         seed: Seed for drawing those parts.
     """
+    _check(seed)
     if index.splits is None:
         raise InputError(
             f"{index.dataset} has no official split: use protocol=random_80_10_10, "
@@ -91,6 +92,7 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
         percent: Percentages of train, val and test, adding up to 100; val may be 0.
         seed: Seed of the split, independent of the run's seed.
     """
+    _check(seed)
     name = "random_" + "_".join(str(part) for part in percent if part)
     if len(percent) != 3 or sum(percent) != 100 or min(percent) < 0 or percent[0] == 0 or percent[2] == 0:
         raise InputError(
@@ -116,6 +118,7 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
         val_folds: Number of following folds used to choose the epoch instead of for training; 0 fixes the epochs.
         seed: Seed of the folds, the same for every fold of a cross-validation.
     """
+    _check(seed)
     if index.subjects is None:
         raise InputError(
             f"{index.dataset} does not say who is seen, so it cannot be split by subject: use "
@@ -143,6 +146,11 @@ def subject_kfold(index: FaceIndex, *, fold: int, n_folds: int, val_folds: int =
         val=np.sort(np.concatenate([NOTHING, *rotated[1 : 1 + val_folds]])),
         train=np.sort(np.concatenate(rotated[1 + val_folds :])),
     )
+
+
+def _check(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"protocol.seed must be 0 to {2**32 - 1}, got {seed}")
 
 
 def _part(index: FaceIndex, train: np.ndarray, percent: int, *, seed: int) -> np.ndarray:

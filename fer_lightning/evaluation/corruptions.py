@@ -41,6 +41,10 @@ def _brightened(image: np.ndarray, factor: float, _: np.random.Generator) -> np.
     return cv2.convertScaleAbs(image, alpha=factor)
 
 
+def _flattened(image: np.ndarray, factor: float, _: np.random.Generator) -> np.ndarray:
+    return np.clip(image.mean() + factor * (image - image.mean()), 0, 255).astype(np.uint8)
+
+
 def _reduced(image: np.ndarray, side: float, _: np.random.Generator) -> np.ndarray:
     small = cv2.resize(image, (min(int(side), image.shape[1]),) * 2, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -80,6 +84,7 @@ CORRUPTIONS = {
     "blur": Corruption(_blurred, (0.6, 1.0, 1.5, 2.0, 3.0), "sigma in 48ths of the side"),
     "darkness": Corruption(_brightened, (0.7, 0.5, 0.35, 0.2, 0.1), "share of the light"),
     "brightness": Corruption(_brightened, (1.3, 1.6, 2.0, 2.5, 3.5), "times the light"),
+    "low contrast": Corruption(_flattened, (0.6, 0.4, 0.3, 0.2, 0.1), "share of the contrast"),
     "low resolution": Corruption(_reduced, (36, 30, 24, 16, 12), "side in pixels"),
     "JPEG": Corruption(_compressed, (60, 40, 25, 15, 8), "quality"),
     "noise": Corruption(_noisy, (5, 10, 18, 28, 40), "sigma, of 255"),

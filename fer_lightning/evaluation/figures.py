@@ -81,10 +81,10 @@ def reliability_figure(tables: dict[str, pd.DataFrame], title: str, *, fewest: i
 def robustness_figure(table: pd.DataFrame, clean: float, title: str) -> Figure:
     """Draw accuracy by strength, one panel per corruption; the dashed line is the accuracy without damage."""
     kinds = list(dict.fromkeys(table.corruption))
-    columns = 3
+    columns = 5
     rows = -(-len(kinds) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(10, 2.5 * rows), layout="constrained", sharey=True, squeeze=False
+        rows, columns, figsize=(13, 2.5 * rows), layout="constrained", sharey=True, squeeze=False
     )
     for axes, kind in zip(grid.flat, kinds, strict=False):
         mine = table[table.corruption == kind]

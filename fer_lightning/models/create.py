@@ -3,9 +3,11 @@
 from torch import nn
 
 from fer_lightning.errors import InputError, settings_of
-from fer_lightning.models.backbones import BACKBONES, SMALLEST_SIDE, create_backbone
+from fer_lightning.models import backbones, seresnet
+from fer_lightning.models.backbones import BACKBONES, create_backbone
 from fer_lightning.models.cnn import ARCHITECTURES, CNN
 from fer_lightning.models.seresnet import SERESNETS, SEResNet
+from fer_lightning.setting_kinds import refuse_other_kinds
 
 NAMES = (*ARCHITECTURES, *SERESNETS, *BACKBONES)
 
@@ -25,14 +27,20 @@ def create_model(
     Raises:
         InputError: The network or the setting does not exist, or the image size does not fit the network.
     """
+    refuse_other_kinds(CNN if name in ARCHITECTURES else SEResNet, settings, "model.net.")
     with settings_of(name):
         if name in ARCHITECTURES:
             row = ARCHITECTURES[name]
             return CNN(row, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **settings)
         if name in SERESNETS:
+            _check_side(name, image_size, seresnet.SMALLEST_SIDE)
             return SEResNet(SERESNETS[name], num_classes=num_classes, in_channels=in_channels, **settings)
         if name in BACKBONES:
-            if image_size < SMALLEST_SIDE:
-                raise InputError(f"{name} needs images of at least {SMALLEST_SIDE} pixels, got {image_size}")
+            _check_side(name, image_size, backbones.SMALLEST_SIDE)
             return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
     raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")
+
+
+def _check_side(name: str, image_size: int, smallest: int) -> None:
+    if image_size < smallest:
+        raise InputError(f"{name} needs images of at least {smallest} pixels, got {image_size}")

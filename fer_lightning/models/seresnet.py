@@ -15,6 +15,7 @@ from fer_lightning.models.small_maps import SmallMapConv2d
 
 STEM = 32
 REDUCTION = 16
+SMALLEST_SIDE = 17  # pixels; they halve it four times, and batch norm cannot train on a single image of one pixel
 
 
 @dataclass(frozen=True)
