@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fer_lightning.errors import InputError
 
-NAME = "fer2013-seresnet_s-2"  # trained on, network, version
+NAME = "fer2013-seresnet_s-3"  # trained on, network, version
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "6320bf11d44f57d4725282116bbbfe616b33f361a20948ff1ee031d4b0c11cb6",
-    ".ckpt": "ec3b4173c468d592fc87c6a0662db80b8c4c2f45a15c8748b99576ce52dc7ed8",
+    ".onnx": "50e2abea3e7d5a50cdab7016570053d2b543a1162cbdce335ea98f4bcf99159d",
+    ".ckpt": "62329bee424f7d3de720385a93d5517f07ef4cf44a97244e9b47dc552a425720",
 }
 
 
