@@ -170,7 +170,8 @@ def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}, "sweeper": {"params": None}}})
     monkeypatch.setattr("fer_lightning.sweep._counts_more_jobs", lambda *_: False)
     monkeypatch.setattr("fer_lightning.sweep._is_grid", lambda _: True)
-    monkeypatch.setenv(CODE_AT_START, "of an earlier sweep")
+    monkeypatch.setenv(CODE_AT_START, "")  # so that what the sweep sets is gone after the test
+    monkeypatch.delenv(CODE_AT_START)
     SweepReport(max_jobs=1).on_multirun_start(config)
     # A process that starts later, as Ray's do, would find only the new code.
     monkeypatch.setattr("fer_lightning.sweep.code_digest", lambda: "edited")
