@@ -11,7 +11,7 @@ class Trainer(L.Trainer):
 
     Args:
         compile: Compile the network with `torch.compile` when training starts: takes a minute, and makes steps faster
-            on a GPU, and a little on a CPU in float32. There in bfloat16 they become slower.
+            on a GPU, and a little on a CPU in float32. There in bfloat16 some CPUs become slower.
         callbacks: As in Lightning's Trainer.
         **settings: As in Lightning's Trainer.
     """

@@ -1,8 +1,8 @@
 """The trained network that is part of the package, checked before use."""
 
-import hashlib
 from pathlib import Path
 
+from fer_lightning.code_version import file_digest
 from fer_lightning.errors import InputError
 
 NAME = "fer2013-seresnet_s-3"  # trained on, network, version
@@ -28,7 +28,7 @@ def bundled(suffix: str = ".onnx") -> Path:
     path = WEIGHTS / f"{NAME}{suffix}"
     if not path.is_file():
         raise InputError(f"{path} is missing: install the package again, or give a model of your own")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_digest(path)
     if found != SHA256[suffix]:
         raise InputError(
             f"{path} is damaged or was changed (its sha256 begins with {found[:12]}, not {SHA256[suffix][:12]}): "
