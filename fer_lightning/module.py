@@ -50,8 +50,8 @@ class ExpressionClassifier(L.LightningModule):
         scheduler: Factory called with the optimizer and the number of steps, a function of `optim.py`; or None.
         init_from: Source of the initial weights: `imagenet`, `bundled`, a checkpoint or a file.
         init_skip: Layers whose weights are not copied from there.
-        teachers: Trained networks from whose answers, averaged, this one learns beside the labels: `bundled` or
-            checkpoints, of the same classes and preprocessing.
+        teachers: Trained networks from whose answers this one learns beside the labels, each teaching its share of a
+            batch: `bundled` or checkpoints, of the same classes and preprocessing.
         teacher_share: Their share of the loss, to 1; 0 without teachers.
     """
 

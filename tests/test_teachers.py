@@ -47,14 +47,24 @@ def answers(path):
     return Teachers([path], CLASSES, PREPROCESS, {}).probabilities(BATCH.images)
 
 
-def test_the_loss_is_shared_between_the_labels_and_the_teachers_mean_answer(saved):
-    first, second = saved(1), saved(2)
-    mean = (answers(first) + answers(second)) / 2
-    assert (answers(first) - answers(second)).abs().max() > 1e-3
-    model = taught([first, second], teacher_share=0.3)
+def test_the_loss_is_shared_between_the_labels_and_the_teachers_answers(saved):
+    model = taught([saved(1)], teacher_share=0.3)
     logits = model(BATCH.images)
-    expected = 0.7 * cross_entropy(logits, BATCH.targets) + 0.3 * cross_entropy(logits, mean)
+    expected = 0.7 * cross_entropy(logits, BATCH.targets) + 0.3 * cross_entropy(logits, answers(saved(1)))
     torch.testing.assert_close(model.training_step(BATCH, 0), expected)
+
+
+def test_each_of_several_teachers_answers_for_its_share_of_a_batch(saved):
+    paths = [saved(seed) for seed in (1, 2, 3)]
+    given = Teachers(paths, CLASSES, PREPROCESS, {}).probabilities(BATCH.images)
+    alone = torch.stack([answers(path) for path in paths])
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    torch.testing.assert_close(given, alone[[0, 0, 1, 2], range(4)])
+
+
+def test_a_batch_may_be_smaller_than_the_number_of_teachers(saved):
+    teachers = Teachers([saved(1), saved(2)], CLASSES, PREPROCESS, {})
+    torch.testing.assert_close(teachers.probabilities(BATCH.images[:1]), answers(saved(1))[:1])
 
 
 def test_teachers_see_the_images_that_the_network_sees(saved):
