@@ -34,9 +34,15 @@ def test_a_photo_gives_its_face_with_probabilities_in_label_order(predictor, pho
     assert 80 < face.box.width < 130
 
 
-def test_a_file_and_its_pixels_give_the_same(predictor, photo, tmp_path):
-    cv2.imwrite(str(tmp_path / "photo.png"), photo)
-    assert predictor.predict(tmp_path / "photo.png") == predictor.predict(photo)
+def test_a_file_its_content_and_its_pixels_give_the_same(predictor, photo, tmp_path):
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), photo)
+    assert predictor.predict(path) == predictor.predict(path.read_bytes()) == predictor.predict(photo)
+
+
+def test_content_that_is_no_picture_is_refused_without_printing_it(predictor):
+    with pytest.raises(InputError, match=r"^the picture \(5 bytes\) does not decode as an image$"):
+        predictor.predict(b"words")
 
 
 def test_a_picture_without_a_face_is_not_classified(predictor):

@@ -13,6 +13,7 @@ import numpy as np
 
 from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
+from fer_lightning.images import decode_picture
 from fer_lightning.inference.alignment import EyeAligner
 from fer_lightning.inference.backends import Backend, Device, load_backend
 from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE, Box, square_crop
@@ -133,17 +134,19 @@ class Predictor:
         """The model's description of itself."""
         return self._backend.card
 
-    def predict(self, image: np.ndarray | str | Path) -> list[Face]:
+    def predict(self, image: np.ndarray | bytes | str | Path) -> list[Face]:
         """The faces of one picture, the largest first.
 
         Args:
-            image: uint8 BGR (H, W, 3) or grey (H, W), or the path of a file.
+            image: uint8 BGR (H, W, 3) or grey (H, W), the content of a file, or its path.
 
         Raises:
             InputError: The file cannot be read, or the array has another type or shape.
         """
         if isinstance(image, np.ndarray):
             frame = Frame(source="array", image=_as_bgr(image))
+        elif isinstance(image, bytes):
+            frame = Frame(source="picture", image=decode_picture(image, "the picture").image)
         else:
             found = open_sources([str(image)])
             if len(found) != 1 or found[0].kind != "image":
