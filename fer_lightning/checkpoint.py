@@ -4,7 +4,7 @@ import json
 import math
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,15 @@ def read_weights(path: str | Path) -> Weights:
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's weights from a checkpoint, under their names in the network."""
     return {key.removeprefix("net."): value for key, value in checkpoint["state_dict"].items()}
+
+
+def trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A training, those of its initial weights and teachers, and so on; an empty one for what is not recorded."""
+    yield training
+    if "initial_weights" in training:
+        yield from trainings(training["initial_weights"])
+    for teacher in training.get("teachers", ()):
+        yield from trainings(teacher)
 
 
 def _existing(path: str | Path) -> Path:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 from fer_lightning.artifacts import print_results, write_tables
+from fer_lightning.bundled import WEIGHTS
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.code_version import describe_code, file_digest
@@ -50,7 +51,6 @@ from fer_lightning.evaluation.trials import (
 from fer_lightning.evaluation.twins import read_audit, twins_section
 from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.backends import Backend, load_backend
-from fer_lightning.inference.bundled import WEIGHTS
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.metrics import Meter, per_class_scores
 from fer_lightning.plain_errors import plain_errors

@@ -34,7 +34,8 @@ from fer_lightning.evaluation.cost import seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.predictor import softmax
-from fer_lightning.inference.torch_backend import TorchBackend, card_of, net_of
+from fer_lightning.inference.torch_backend import TorchBackend, card_of
+from fer_lightning.models import net_of
 from fer_lightning.plain_errors import USERS_MISTAKES, explain
 
 Precision = Literal["float32", "float16", "int8"]

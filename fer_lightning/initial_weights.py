@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from fer_lightning.checkpoint import Weights, read_weights
+from fer_lightning.bundled import checkpoint_path
+from fer_lightning.checkpoint import Weights, read_weights, trainings
+from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.errors import InputError
-from fer_lightning.inference.bundled import checkpoint_path
-from fer_lightning.inference.model_card import NO_IMAGES, trainings
 from fer_lightning.models.backbones import imagenet_weights
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from fer_lightning import html_page
 from fer_lightning import training as train_module
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config, instantiate
+from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import cost, sections
@@ -27,7 +28,6 @@ from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_
 from fer_lightning.evaluation.twins import read_audit
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
-from fer_lightning.inference.model_card import NO_IMAGES
 from fer_lightning.inference.predictor import Predictor
 
 # Of `finished_run`, whose model is measured here.

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from fer_lightning import Predictor
+from fer_lightning.bundled import NAME, SHA256, bundled
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
 from fer_lightning.inference import predictor as predictor_module
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.boxes import Box
-from fer_lightning.inference.bundled import NAME, SHA256, bundled
 from fer_lightning.inference.detectors import WholePicture
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, open_sources
@@ -217,7 +217,7 @@ class TestBundled:
         assert faces[0].probabilities == pytest.approx(faces[1].probabilities, abs=0.02)
 
     def test_a_changed_file_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fer_lightning.inference.bundled.WEIGHTS", tmp_path)
+        monkeypatch.setattr("fer_lightning.bundled.WEIGHTS", tmp_path)
         with pytest.raises(InputError, match=r"onnx is missing: install the package again"):
             Predictor()
         (tmp_path / f"{NAME}.onnx").write_bytes(b"something else")

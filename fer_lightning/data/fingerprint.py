@@ -11,6 +11,7 @@ from fer_lightning.data.cache import FaceCache
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.splits import STAGES, Split
 
+NO_IMAGES = hashlib.sha256().hexdigest()  # the hash of a split that is empty
 PIXELS = 16  # bytes of an image's hash, before its label
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_lightning.checkpoint import trainings
 from fer_lightning.evaluation.corruptions import STRENGTHS
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
-from fer_lightning.inference.model_card import trainings
 from fer_lightning.markdown import markdown_table
 
 # What a dataset's pictures are, and what they are not.

@@ -11,7 +11,7 @@ import torch
 
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.inference.backends import Backend, load_backend
-from fer_lightning.inference.torch_backend import net_of
+from fer_lightning.models import net_of
 from fer_lightning.models.cost import count_multiply_adds, count_parameters
 
 BATCHES = (1, 64)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fer_lightning.checkpoint import trainings
 from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
-from fer_lightning.inference.model_card import NO_IMAGES, ModelCard, trainings
+from fer_lightning.inference.model_card import ModelCard
 
 SPLITS = ("train", "val", "test", "all")
 

@@ -1,8 +1,7 @@
 """The description inside a model file, so that nothing else is needed to predict with it."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,16 +9,6 @@ from fer_lightning.errors import InputError
 from fer_lightning.preprocess import Preprocess
 
 KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card as JSON
-NO_IMAGES = hashlib.sha256().hexdigest()  # the hash of a split that is empty
-
-
-def trainings(training: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A training, those of its initial weights and teachers, and so on; an empty one for what is not recorded."""
-    yield training
-    if "initial_weights" in training:
-        yield from trainings(training["initial_weights"])
-    for teacher in training.get("teachers", ()):
-        yield from trainings(teacher)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from fer_lightning.checkpoint import load_checkpoint, network_weights
+from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import ModelCard
-from fer_lightning.models import create_model
+from fer_lightning.models import net_of
 
 
 class TorchBackend:
@@ -51,21 +50,3 @@ def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
     names = ("class_names", "preprocess", "crop_margin", "temperature", "training")
     facts = {name: hyper_parameters[name] for name in names if name in hyper_parameters}
     return ModelCard.from_facts(**facts, metrics=scores)
-
-
-def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
-    """The network of a checkpoint, ready to predict; raises InputError if its weights are for another network."""
-    hyper_parameters, preprocess = checkpoint["hyper_parameters"], checkpoint["hyper_parameters"]["preprocess"]
-    net = create_model(
-        **hyper_parameters["net"],
-        num_classes=len(hyper_parameters["class_names"]),
-        in_channels=preprocess["channels"],
-        image_size=preprocess["size"],
-    )
-    try:
-        net.load_state_dict(network_weights(checkpoint))
-    except RuntimeError as error:
-        raise InputError(
-            f"{name} contains weights for another network than it names: {' '.join(str(error).split())}"
-        ) from error
-    return net.eval()

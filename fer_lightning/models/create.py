@@ -1,7 +1,11 @@
-"""Networks by name."""
+"""Networks by name, and those of checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
+from fer_lightning.checkpoint import network_weights
 from fer_lightning.errors import InputError, settings_of
 from fer_lightning.models import backbones, seresnet
 from fer_lightning.models.backbones import BACKBONES, create_backbone
@@ -39,6 +43,24 @@ def create_model(
             _check_side(name, image_size, backbones.SMALLEST_SIDE)
             return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
     raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")
+
+
+def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
+    """The network of a checkpoint, ready to predict; raises InputError if its weights are for another network."""
+    hyper_parameters, preprocess = checkpoint["hyper_parameters"], checkpoint["hyper_parameters"]["preprocess"]
+    net = create_model(
+        **hyper_parameters["net"],
+        num_classes=len(hyper_parameters["class_names"]),
+        in_channels=preprocess["channels"],
+        image_size=preprocess["size"],
+    )
+    try:
+        net.load_state_dict(network_weights(checkpoint))
+    except RuntimeError as error:
+        raise InputError(
+            f"{name} contains weights for another network than it names: {' '.join(str(error).split())}"
+        ) from error
+    return net.eval()
 
 
 def _check_side(name: str, image_size: int, smallest: int) -> None:

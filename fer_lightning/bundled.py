@@ -6,7 +6,7 @@ from fer_lightning.code_version import file_digest
 from fer_lightning.errors import InputError
 
 NAME = "fer2013-seresnet_s-3"  # trained on, network, version
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
     ".onnx": "50e2abea3e7d5a50cdab7016570053d2b543a1162cbdce335ea98f4bcf99159d",
