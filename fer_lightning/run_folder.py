@@ -45,8 +45,6 @@ def claimed(run_dir: Path, ckpt_path: str | None = None) -> Iterator[None]:
         raise
     finally:
         rank_zero_only(_unlock)(lock)
-    if not any(checkpoints.iterdir()):
-        checkpoints.rmdir()  # a command that trains no network used it only to claim the folder
 
 
 def _lock(lock: FileLock) -> None:
@@ -85,4 +83,4 @@ def _claim(run_dir: Path) -> None:
         last = checkpoints / "last.ckpt"
         resume = f"resume it with ckpt_path={last}, or " if last.exists() else ""
         raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR")
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    run_dir.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     run_dir = Path(cfg.output_dir)
     settings = OmegaConf.to_container(cfg, resolve=True)
     with claimed(run_dir, cfg.ckpt_path):
+        (run_dir / "checkpoints").mkdir(exist_ok=True)  # fer-report knows unfinished runs by it
         code = describe_code()
         config.check(cfg, config.TrainConfig)
         check_settings(cfg)

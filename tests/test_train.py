@@ -21,6 +21,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.leaderboard.runs import collect
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_folder import claimed
 from fer_lightning.training import train
@@ -464,10 +465,27 @@ def test_a_run_without_schedule_and_augmentation_is_written_whole(run):
     assert result(run("model.scheduler=null", "model.loss=null", "data.augmentation=null"))["metrics"]
 
 
-def test_a_folder_whose_run_was_stopped_in_its_first_epoch_takes_another(tmp_path):
-    with pytest.raises(SystemExit), claimed(tmp_path / "run"):
+def test_a_run_stopped_in_its_first_epoch_is_told_as_unfinished_and_its_folder_takes_another(run, tmp_path, monkeypatch):
+    def stop(*_, **__):
         raise SystemExit
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr("fer_lightning.training._make_trainer", stop)
+        run("logger=none")
+    assert collect([tmp_path]).unreadable == {tmp_path / "run": "is unfinished: it has no result.json"}
+    assert result(run("logger=none"))
+    assert not collect([tmp_path]).unreadable
+
+
+def test_a_stopped_command_that_trains_nothing_is_no_unfinished_run(tmp_path):
+    with pytest.raises(SystemExit), claimed(tmp_path / "audit"):
+        raise SystemExit
+    assert not collect([tmp_path]).unreadable
+
+
+def test_a_claimed_folder_with_a_checkpoint_holds_a_run(tmp_path):
     with claimed(tmp_path / "run"):
+        (tmp_path / "run" / "checkpoints").mkdir()
         (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(InputError, match="already holds a run"), claimed(tmp_path / "run"):
         pass
