@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     """Audit one dataset under one protocol."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError("an audit covers one dataset: run it for each one, without -m")
-    audit(cfg, overrides=HydraConfig.get().overrides.task)
+    audit(cfg, overrides=config.given_arguments("audit", HydraConfig.get()))
 
 
 def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def audit(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         cfg: Configuration composed from conf/audit.yaml.
-        overrides: Overrides from the command line, repeated in the suggested next command.
+        overrides: What the command was called with, repeated in the suggested next command.
     """
     folder = Path(cfg.output_dir)
     with claimed(folder):

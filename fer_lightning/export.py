@@ -37,6 +37,7 @@ from fer_lightning.inference.predictor import softmax
 from fer_lightning.inference.torch_backend import TorchBackend, card_of
 from fer_lightning.models import net_of
 from fer_lightning.plain_errors import USERS_MISTAKES, explain
+from fer_lightning.sweep_folders import run_of
 
 Precision = Literal["float32", "float16", "int8"]
 # The largest allowed change of a probability, and the allowed share of faces that change their class.
@@ -133,7 +134,9 @@ def _make_parent(output: Path) -> None:
 
 
 def _run_folder(checkpoint: Path) -> Path:
-    return checkpoint.absolute().parent.parent
+    if (run := run_of(checkpoint.absolute())) is None:
+        raise InputError(f"{checkpoint} lies in no run: give RUN/checkpoints/best.ckpt, whose run names its dataset")
+    return run
 
 
 def _result_of(run: Path) -> dict[str, Any]:

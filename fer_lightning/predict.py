@@ -166,7 +166,7 @@ def main(
         anonymous=anonymize,
         extra_tables=[_rows_to_stdout(names)] if json_ else [],
     )
-    results.spares(found)
+    results.refuse_overwriting(found)
     keep_images = results.pictures or results.videos or show
     if views:
         stream = predict_scenes(predictor, scenes, match, results, keep_images=keep_images)

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from fer_lightning.config import CONF_DIR
 from fer_lightning.evaluation.attribution import occlusion_maps
 from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.calibration import abstaining, fit_temperature, reliability
+from fer_lightning.evaluation.card import LICENCES
 from fer_lightning.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from fer_lightning.evaluation.groups import gaps
 from fer_lightning.evaluation.label_noise import suspicious_labels
@@ -16,6 +18,12 @@ from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
 from fer_lightning.inference.predictor import softmax
+
+
+def test_model_cards_know_the_licence_of_every_dataset():
+    datasets = {path.stem for path in (CONF_DIR / "data").glob("[!_]*.yaml")} - {"folder"}
+    assert "fer2013" in datasets
+    assert datasets <= LICENCES.keys()
 
 
 class TestCalibration:

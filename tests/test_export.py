@@ -107,6 +107,9 @@ def test_a_checkpoint_without_its_run_is_refused(checkpoint, tmp_path):
     lonely.write_bytes(checkpoint.read_bytes())
     with pytest.raises(InputError, match="holds no result.json: give a checkpoint in the folder of its finished run"):
         export(lonely, tmp_path / "model.onnx", "float32")
+    moved = lonely.rename(tmp_path / "moved.ckpt")
+    with pytest.raises(InputError, match=r"moved\.ckpt lies in no run: give RUN/checkpoints/best\.ckpt"):
+        export(moved, tmp_path / "model.onnx", "float32")
 
 
 def test_a_run_from_elsewhere_cannot_have_a_function_of_its_choice_called(finished_run, tmp_path):

@@ -589,16 +589,16 @@ class TestFiles:
         for name, setting in (("pictures/a.jpg", "pictures"), ("videos/a.mp4", "videos")):
             source = Source(name=str(tmp_path / name), kind="image", frames=lambda: iter([]))
             with pytest.raises(InputError, match="might be written over: choose an --output other than"):
-                self.results(tmp_path, **{setting: True}).spares([source])
-            self.results(tmp_path).spares([source])
-            self.results(tmp_path / "elsewhere", **{setting: True}).spares([source])
+                self.results(tmp_path, **{setting: True}).refuse_overwriting([source])
+            self.results(tmp_path).refuse_overwriting([source])
+            self.results(tmp_path / "elsewhere", **{setting: True}).refuse_overwriting([source])
 
     @posix_only
     def test_a_link_to_itself_is_a_source_that_is_not_written_over(self, tmp_path):
         (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
         loop = Source(name=str(tmp_path / "loop.jpg"), kind="image", frames=lambda: iter([]))
         for settings in ({}, {"pictures": True}):
-            self.results(tmp_path, **settings).spares([loop])
+            self.results(tmp_path, **settings).refuse_overwriting([loop])
 
     def test_a_class_with_a_comma_in_its_name_is_one_column(self, tmp_path):
         with table_writer(tmp_path / "table.csv", ["source", "p_sad, tired"]) as table:

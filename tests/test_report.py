@@ -264,6 +264,13 @@ class TestEntries:
         assert one.startswith("cnn4 transforms=Flip+Affine#")
         assert one != other
 
+    def test_long_values_with_the_same_beginning_are_told_apart(self, write_run, tmp_path):
+        for name in ("first", "second"):
+            write_run(name, settings={"model": {"init_from": f"outputs/runs/2026-01-01_folds/{name}.ckpt"}})
+        one, other = [entry.label for entry in leaderboard(tmp_path)]
+        assert one.startswith("cnn4 init_from=outputs/runs/2026-01-01_#")
+        assert one != other
+
     def test_places_and_older_runs_without_a_setting_make_no_difference(self, write_run, tmp_path):
         write_run("a", seed=0, settings={"data": {"cache_dir": "here"}})
         write_run("b", seed=1, settings={"data": {"cache_dir": "there", "oversample": 0.0}})

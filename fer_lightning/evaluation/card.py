@@ -61,7 +61,7 @@ Research on facial expressions, teaching, and tools whose users know that they a
 def model_card(measured: Measurement, scores: Scores, sections: Sequence[Section]) -> str:
     """The card, which contains only what was measured."""
     parts = {section.key: section for section in sections}
-    cost = parts["cost"].facts if "cost" in parts else {}
+    cost = parts["cost"].facts
     training = measured.backend.card.training
     return "\n".join(
         [
@@ -88,12 +88,12 @@ def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
     card, preprocess = measured.backend.card, measured.backend.card.preprocess
     side = preprocess.size
     color = "grey" if preprocess.channels == 1 else "colour"
-    size = [f"{cost['bytes'] / 1e6:.1f} MB", f"{cost['parameters']:,} parameters"] if cost else []
+    size = [f"{cost['bytes'] / 1e6:.1f} MB", f"{cost['parameters']:,} parameters"]
     size += [f"{cost['multiply_adds'] / 1e6:,.1f} M multiply-adds per face"] if cost.get("multiply_adds") else []
     return [
         f"* {card.training.get('network', 'A network')}, a classifier of {color} face crops of {side} x {side} pixels: "
         f"{', '.join(card.class_names)}.",
-        *([f"* {', '.join(size)}."] if size else []),
+        f"* {', '.join(size)}.",
         *(f"* {_latency(row, cost['runtime'])}" for row in cost.get("latency", ()) if row["batch"] == 1),
         f"* Temperature {measured.temperature:.3g}; crop margin {card.crop_margin:g}.",
     ]

@@ -40,4 +40,4 @@ def predict_scenes(
                 streams.append(map(add, predictions))
             name = " + ".join(source.name for source in views)
             for moment in matched_in_time(streams):
-                yield results.add_fused(fuse(moment, name, match=match))
+                yield results.add_rows(fuse(moment, name, match=match))

@@ -100,7 +100,7 @@ class Results:
         if failed is not None:
             raise failed
 
-    def spares(self, sources: Sequence[Source]) -> None:
+    def refuse_overwriting(self, sources: Sequence[Source]) -> None:
         """Raise InputError if a picture or video would be written over one of the sources."""
         written = [name for name, wanted in (("pictures", self.pictures), ("videos", self.videos)) if wanted]
         if self.folder is None or not written:
@@ -136,13 +136,7 @@ class Results:
             path = self.folder / "pictures" / self.file_name(prediction.frame.source, ".jpg")
             path.parent.mkdir(exist_ok=True)
             write_picture(path, annotated_frame(prediction, anonymous=self.anonymous))
-        self.add_rows(prediction)
-        return prediction
-
-    def add_fused(self, prediction: Prediction) -> Prediction:
-        """Add the fused prediction of several views, which has no single picture to draw on."""
-        self.add_rows(prediction)
-        return prediction
+        return self.add_rows(prediction)
 
     @contextmanager
     def video(self, source: Source) -> Iterator["VideoResults"]:
@@ -153,8 +147,8 @@ class Results:
         finally:
             video.close()
 
-    def add_rows(self, prediction: Prediction) -> None:
-        """Add a prediction to the tables, and its problem if it has one."""
+    def add_rows(self, prediction: Prediction) -> Prediction:
+        """Add a prediction to the tables alone, and its problem if it has one."""
         for table in self._tables:
             table.write(rows(prediction, abstain_below=self.abstain_below))
         frame = prediction.frame
@@ -163,6 +157,7 @@ class Results:
         if frame.problem and self.folder is not None:
             row = {"source": printable(frame.source), "frame": frame.number, "problem": frame.problem}
             self._problem_table.write([row])
+        return prediction
 
     @cached_property
     def _problem_table(self) -> TableWriter:
@@ -209,8 +204,7 @@ class VideoResults:
         self._timeline.add(prediction)
         if self._writer is not None and prediction.readable:
             self._film(prediction)
-        self._results.add_rows(prediction)
-        return prediction
+        return self._results.add_rows(prediction)
 
     def _film(self, prediction: Prediction) -> None:
         """Show a frame until the next frame's time: a camera has no fixed rate, and a file's rate may vary."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fer_lightning.run_settings import EMPTY
 
+LONGEST = 24  # letters of a value
 EMPTY_WORDS = {str(value) for value in (*EMPTY, 0.0)}
 
 
@@ -48,8 +49,11 @@ def _name(key: str) -> str:
 
 
 def _short(value: str) -> str:
-    if value.startswith("[{"):  # objects: their classes, and a digest of their settings
-        classes = "+".join(str(each.get("_target_", "")).rpartition(".")[2] for each in json.loads(value))
-        return f"{classes[:24]}#{hashlib.sha256(value.encode()).hexdigest()[:4]}"
-    text = value.rpartition(".")[2] if value.startswith(("fer_lightning.", "torch.")) else value
-    return text if len(text) <= 24 else f"{text[:21]}..."
+    """A value in a few letters; of objects their classes. A digest tells apart what these do not."""
+    if value.startswith("[{"):
+        text = "+".join(str(each.get("_target_", "")).rpartition(".")[2] for each in json.loads(value))
+    else:
+        text = value.rpartition(".")[2] if value.startswith(("fer_lightning.", "torch.")) else value
+        if len(text) <= LONGEST:
+            return text
+    return f"{text[:LONGEST]}#{hashlib.sha256(value.encode()).hexdigest()[:4]}"
