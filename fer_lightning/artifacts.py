@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fer_lightning.atomic import replacing
@@ -64,11 +65,11 @@ def print_results(title: str, scores: dict[str, float], per_class: dict[str, dic
     for metric in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece", "loss"):
         if f"{measured[0]}/{metric}" in scores:
             summary.add_row(metric, *(f"{scores[f'{split}/{metric}']:.4f}" for split in measured))
-    console.print(f"[bold]{title}[/bold]", summary, sep="\n")
+    console.print(f"[bold]{escape(title)}[/bold]", summary, sep="\n")
     classes = Table("class", "precision", "recall", "f1", "images", title=f"By class, {stage}")
     for name, row in per_class.items():
         classes.add_row(
-            name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
+            escape(name), f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
         )
     console.print(classes)
 

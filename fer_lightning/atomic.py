@@ -1,8 +1,9 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and folders that no other process has."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 
@@ -15,3 +16,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder, or if another process was first, in the same second say, the same with a number."""
+    folder, numbers = path, count(2)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            folder = path.with_name(f"{path.name}_{next(numbers)}")
+        else:
+            return folder

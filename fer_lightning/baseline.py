@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
@@ -44,6 +45,7 @@ NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
 def main(cfg: DictConfig) -> float:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
+    config.refuse_other_folder(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job("baseline", cfg)
     return baseline(cfg, overrides=config.given_arguments("baseline", HydraConfig.get()))
@@ -101,7 +103,8 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         )
         print_results(f"Fitted in {fit_seconds:.1f} s", scores, per_class, findings.stage)
     Console().print(
-        f"Everything is in [bold]{run_dir}[/bold]: result.json, predictions.csv, confusion_matrix.png", soft_wrap=True
+        f"Everything is in [bold]{escape(str(run_dir))}[/bold]: result.json, predictions.csv, confusion_matrix.png",
+        soft_wrap=True,
     )
     return scores.get("val/acc", scores.get("test/acc"))
 

@@ -15,7 +15,7 @@ from fer_lightning.errors import InputError
 
 PICKLE = b"\x80"  # first byte of weight files from before they were zip archives; torchvision still offers some
 # A run that resumes takes the first from its checkpoint, and may go on after an upgrade, with a warning.
-NOT_COMPARED = {"initial_weights", "code_sha256"}
+NOT_COMPARED = {"initial_weights", "code_sha256", "earlier_code"}
 OURS = {"class_names", "net", "preprocess"}  # hyper-parameters that every checkpoint of fer_lightning has
 
 

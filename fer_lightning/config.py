@@ -13,21 +13,24 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fer_lightning.atomic import new_folder
 from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
 from fer_lightning.plain_errors import listed
 from fer_lightning.preprocess import Preprocess
 from fer_lightning.run_settings import LOWER_IS_BETTER
 from fer_lightning.setting_kinds import refuse_other_kinds
-from fer_lightning.sweep_folders import job_name, run_of, sweep_name
+from fer_lightning.sweep_folders import holds_run, job_name, run_of, sweep_name
 
 __all__ = [
     "CONF_DIR",
@@ -40,6 +43,7 @@ __all__ = [
     "get_object",
     "given_arguments",
     "instantiate",
+    "refuse_other_folder",
     "refuse_unread",
 ]
 
@@ -148,14 +152,29 @@ ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
 ConfigStore.instance().store(name="baseline_schema", node=BaselineConfig)
 
 
+@cache  # Hydra asks several times
 def run_folder(ckpt_path: str | None, new: str) -> str:
-    """A run resumed from `RUN/checkpoints/last.ckpt` stays in the folder RUN; any other gets the folder `new`."""
-    return str(run_of(ckpt_path) or new)
+    """A run resumed from `RUN/checkpoints/last.ckpt` stays in the folder RUN; any other gets a new one of its own."""
+    if run := run_of(ckpt_path):
+        return str(run)
+    try:
+        return str(new_folder(Path(new)))
+    except OSError:
+        return new  # which Hydra cannot make either, and says why
 
 
-def first_time(ckpt_path: str | None, folder: str) -> str | None:
-    """The folder of Hydra's records, and none for a run that is resumed in its own folder."""
-    return None if run_of(ckpt_path) else folder
+def records_of(folder: str) -> str | None:
+    """Where in a folder Hydra keeps the settings of a run; None if a run there, resumed or in the way, has its own."""
+    return None if holds_run(Path(folder)) else ".hydra"
+
+
+def refuse_other_folder(cfg: DictConfig) -> None:
+    """Raise InputError if `output_dir` is set by the user: Hydra would keep the log and the settings elsewhere."""
+    if Path(cfg.output_dir) != Path(HydraConfig.get().runtime.output_dir):
+        raise InputError(
+            f"output_dir={cfg.output_dir} would part the results from their log: set hydra.run.dir=DIR, of a sweep "
+            "hydra.sweep.dir=DIR"
+        )
 
 
 def best_is(metric: str | None) -> str:
@@ -169,7 +188,7 @@ def jobs_at_once(without_gpus: int) -> int:
 
 
 OmegaConf.register_new_resolver("run_folder", run_folder)
-OmegaConf.register_new_resolver("first_time", first_time)
+OmegaConf.register_new_resolver("records_of", records_of)
 OmegaConf.register_new_resolver("best_is", best_is)
 OmegaConf.register_new_resolver("job_name", job_name)
 # Cached, so that the name stays the same on machines where the sweep's job has a different command line.

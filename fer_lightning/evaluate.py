@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from fer_lightning.artifacts import print_results, write_tables
 from fer_lightning.bundled import WEIGHTS
@@ -68,6 +69,7 @@ UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
+    config.refuse_other_folder(cfg)
     if cfg.ckpt_path == "newest":  # another one by the time that the command is repeated
         cfg.ckpt_path = str(find_model("newest", exported=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -100,7 +102,7 @@ def evaluate(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             _, scores = _evaluate_one(cfg, _Candidate.of(cfg, path, _name(path)), run_dir, facts)
             best = scores.overall["acc"].value
     Console().print(
-        f"Everything is in [bold]{run_dir}[/bold]: report/index.html to read, report/report.json, "
+        f"Everything is in [bold]{escape(str(run_dir))}[/bold]: report/index.html to read, report/report.json, "
         + ("a folder for each model" if several else "result.json, predictions.csv"),
         soft_wrap=True,
     )

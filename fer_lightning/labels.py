@@ -1,5 +1,7 @@
 """Expression names of each dataset, in label order, and the spellings found in the wild."""
 
+from unicodedata import normalize
+
 FER2013_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 # CK+ has no neutral class in its labelled sequences; contempt takes its place.
@@ -14,5 +16,5 @@ SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 
 def canonical(name: str) -> str:
     """Map the emotion word of a directory or column to its standard spelling: `Anger` -> `angry`."""
-    word = name.strip().lower()
+    word = normalize("NFC", name).strip().lower()  # some systems write an accent as a letter of its own
     return SYNONYMS.get(word, word)

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 
+from fer_lightning.atomic import new_folder
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.inference.backends import Device
@@ -155,7 +156,7 @@ def main(
     names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
     only_rows = json_ and save == "table" and format_ is None
     results = Results(
-        output or (None if only_rows else _new_folder()),
+        output or (None if only_rows else new_folder(Path(time.strftime("outputs/predictions/%Y-%m-%d_%H-%M-%S")))),
         names,
         predictor.card.class_names,
         formats=formats,
@@ -269,19 +270,6 @@ def _why_stopped(error: OSError, frames: int, results: Results) -> str:
         f"stopped after {frames} images, which all tables except parquet contain: {error.strerror or error} "
         f"({results.folder or 'stdout'}); free some space there, or choose another --output"
     )
-
-
-def _new_folder() -> Path:
-    """A new folder for this run, even if another run starts in the same second."""
-    first = folder = Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    numbers = count(2)
-    while True:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            folder = first.with_name(f"{first.name}_{next(numbers)}")
-        else:
-            return folder
 
 
 def _total(sources: list[Source]) -> int | None:

@@ -10,9 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fer_lightning.errors import InputError
 from fer_lightning.plain_errors import USERS_MISTAKES
+from fer_lightning.sweep_folders import holds_run
 
-# Each command writes one of these last: if one exists, a command has finished in that folder.
-RESULTS = ("result.json", "report.json", "report/index.html")
 LOCK = ".run.lock"  # held while a command writes to the folder; that of a killed one is free
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins
 
@@ -77,10 +76,8 @@ def _give_back(run_dir: Path, strangers: set[str]) -> None:
 
 
 def _claim(run_dir: Path) -> None:
-    checkpoints = run_dir / "checkpoints"
-    # A run that was stopped in its first epoch has left checkpoints/ empty.
-    if any((run_dir / name).exists() for name in RESULTS) or (checkpoints.exists() and any(checkpoints.iterdir())):
-        last = checkpoints / "last.ckpt"
+    if holds_run(run_dir):
+        last = run_dir / "checkpoints" / "last.ckpt"
         resume = f"resume it with ckpt_path={last}, or " if last.exists() else ""
         raise InputError(f"{run_dir} already holds a run: {resume}start another with hydra.run.dir=DIR")
     run_dir.mkdir(parents=True, exist_ok=True)

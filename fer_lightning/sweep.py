@@ -151,10 +151,13 @@ def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
     now = code_digest()
     if os.environ.get(CODE_AT_START, now) != now:  # a cluster that was there before the sweep does not know it
         raise JobFailed("the code was changed since the sweep began: its jobs would not be comparable")
-    checkpoints = job_dir / "checkpoints"
+    checkpoints, began_with = job_dir / "checkpoints", job_dir / ".code"
     resumed = (checkpoints / "last.ckpt").exists()
     if not resumed:
         shutil.rmtree(checkpoints, ignore_errors=True)
+        began_with.write_text(now)
+    elif began_with.exists() and began_with.read_text() != now:
+        raise JobFailed(f"its run was begun by another code version: {ELSEWHERE}")
     arguments = _arguments(command, job_dir, hydra_cfg, resumed=resumed)
     log.info("%s: %s", job_dir.name, "goes on" if resumed else "starts")
     start = time.perf_counter()

@@ -9,7 +9,14 @@ from pathlib import Path
 from fer_lightning.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
+# Each command writes one of these last.
+RESULTS = ("result.json", "report.json", "report/index.html")
 NOT_OF_THE_JOB = ("hydra", "-", "data.cache_dir=")  # arguments about where and how to run, not what
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a command has finished in a folder, or a training has ended an epoch there."""
+    return any((folder / name).exists() for name in RESULTS) or any((folder / "checkpoints").glob("*"))
 
 
 def run_of(checkpoint: str | Path | None) -> Path | None:

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.callbacks import EpochTable
@@ -109,7 +110,8 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
             command = ["python", "-m", "fer_lightning.train", *overrides]
-            facts = {"command": command, **code, "config": settings}
+            earlier = model.hparams.training.get("earlier_code", [])  # of a run that went on under other code
+            facts = {"command": command, **code, "earlier_code": earlier, "config": settings}
             _write_run(cfg, facts, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, started)
         return scores.get(cfg.monitor.metric, math.nan)
 
@@ -121,8 +123,10 @@ def _check_resumable(ckpt_path: str, model: ExpressionClassifier, run_dir: Path)
     before, now = checkpoint["hyper_parameters"]["training"], model.hparams.training
     if "initial_weights" in before:
         now["initial_weights"] = before["initial_weights"]
+    now["earlier_code"] = list(before.get("earlier_code", []))
     if before.get("code_sha256") != now["code_sha256"]:
         log.warning("%s was written by another code version: this run mixes two code versions", ckpt_path)
+        now["earlier_code"].append(before.get("code_sha256"))
 
 
 def _reopen(run_dir: Path) -> None:
@@ -199,8 +203,8 @@ def _write_run(
     )
     print_results("Best checkpoint", scores, per_class, findings.stage)
     Console().print(
-        f"Everything is in [bold]{run_dir}[/bold]: result.json, checkpoints/best.ckpt, confusion_matrix.png, "
-        "sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
+        f"Everything is in [bold]{escape(str(run_dir))}[/bold]: result.json, checkpoints/best.ckpt, "
+        "confusion_matrix.png, sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
         soft_wrap=True,
     )
 

@@ -10,10 +10,12 @@ from fer_lightning.run_settings import asks_for_several
 
 # Settings of a checkpoint callback that say which epochs it keeps.
 WHICH_EPOCHS = ("save_top_k", "every_n_epochs", "every_n_train_steps", "train_time_interval")
+FILE_NAMES = {"best_checkpoint": "best", "last_checkpoint": "last"}  # by which resuming and exporting find them
 NEEDED_CALLBACKS = ("epoch_seed", "epoch_table", "best_checkpoint", "last_checkpoint")
 MONITOR_KEYS = ("callbacks.early_stopping.monitor", "scheduler.monitor")  # in addition to monitor.metric
 # Lightning's switches that take away what a run needs: its checkpoints, its order of images, or validation as a whole.
 UNFIT_SWITCHES = ("fast_dev_run", "overfit_batches", "use_distributed_sampler", "num_sanity_val_steps")
+WITHIN_AN_EPOCH = ("max_steps", "max_time")  # its limits that may end one
 # Its switches that measure a part of val or test, or val at other times than after each epoch, which it chooses by.
 PART_OF_VAL = ("limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval")
 
@@ -26,8 +28,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
         raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
-    if cfg.trainer.get("max_steps", -1) not in (-1, None):
-        raise InputError("trainer.max_steps would end a run within an epoch, before val: set trainer.max_epochs")
+    if used := [name for name in WITHIN_AN_EPOCH if cfg.trainer.get(name) not in (-1, None)]:
+        raise InputError(f"trainer.{used[0]} would end a run within an epoch, before val: set trainer.max_epochs")
     if cfg.trainer.limit_train_batches == 0:
         raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
     if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
@@ -52,6 +54,11 @@ def check_settings(cfg: DictConfig) -> None:
     for name, key in product(("best_checkpoint", "last_checkpoint"), WHICH_EPOCHS):
         if cfg.callbacks[name].get(key, 1) != 1:
             raise InputError(f"callbacks.{name}.{key} would keep other epochs than the best and the last: omit it")
+    for name, filename in FILE_NAMES.items():
+        if cfg.callbacks[name].filename != filename or cfg.callbacks[name].get("save_weights_only"):
+            raise InputError(f"callbacks.{name} must write {filename}.ckpt, and all of it: omit its settings")
+    if (stopping := cfg.callbacks.get("early_stopping")) is not None and stopping.monitor is None:
+        raise InputError("callbacks=early_stopping has nothing to watch: set monitor.metric, for example to val/acc")
     best = cfg.callbacks.best_checkpoint
     if (best.monitor, best.mode) != (cfg.monitor.metric, cfg.monitor.mode):
         raise InputError(

@@ -102,6 +102,13 @@ def test_two_runs_that_start_at_the_same_moment_do_not_share_a_folder(tmp_path):
     assert (tmp_path / "one" / "result.json").exists()
 
 
+def test_results_are_not_parted_from_their_log(tmp_path):
+    finished = run(tmp_path, *FEW_FACES, "output_dir=elsewhere", check=False)
+    assert finished.returncode == 1
+    assert "output_dir=elsewhere would part the results from their log: set hydra.run.dir=DIR" in finished.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -21,6 +21,7 @@ from fer_lightning.config import (
     check,
     compose_config,
     instantiate,
+    records_of,
     run_folder,
 )
 from fer_lightning.errors import InputError
@@ -233,10 +234,18 @@ def test_a_dataset_brings_its_protocol_and_the_command_line_overrides_it():
     assert compose_config("data=ckplus", "protocol=random_80_20").protocol.percent == [80, 0, 20]
 
 
-def test_a_resumed_run_goes_on_in_its_own_folder():
-    assert run_folder("outputs/runs/a/checkpoints/last.ckpt", "new") == str(Path("outputs/runs/a"))
-    assert run_folder(None, "new") == "new"
-    assert run_folder("somewhere/last.ckpt", "new") == "new"
+def test_a_resumed_run_goes_on_in_its_own_folder_and_others_get_one_that_no_other_process_has(tmp_path):
+    new = str(tmp_path / "runs" / "new")
+    assert run_folder("outputs/runs/a/checkpoints/last.ckpt", new) == str(Path("outputs/runs/a"))
+    assert run_folder(None, new) == new
+    assert run_folder(None, new) == new  # the same process asks again
+    assert run_folder("somewhere/last.ckpt", new) == f"{new}_2"
+
+
+def test_the_settings_of_a_run_are_not_overwritten_by_another_in_its_folder(tmp_path):
+    assert records_of(str(tmp_path)) == ".hydra"
+    (tmp_path / "result.json").touch()
+    assert records_of(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,19 @@ def test_classes_match_by_name_whatever_their_order_and_spelling():
     asked = ClassesInCommon.of(("happy", "sad", "neutral"), ("Anger", "Sadness", "Happiness"))
     assert asked == ClassesInCommon(names=("happy", "sad"), in_model=[0, 1], in_dataset=[2, 1])
     assert asked.target_of(np.array([2, 1, 1])).tolist() == [0, 1, 1]
+    accents = ClassesInCommon.of(("joie", "col\u00e8re"), ("cole\u0300re", "joie"))
+    assert accents.in_dataset == [1, 0]
+
+
+def test_classes_of_the_same_standard_spelling_stay_apart():
+    names = ("anger", "angry", "sad")
+    assert ClassesInCommon.of(names, names).in_dataset == [0, 1, 2]
+    assert ClassesInCommon.of(names, ("Angry", "sad")).in_model == [0, 2]
+
+
+def test_a_table_of_another_program_beside_a_model_is_no_learning_curve(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,train_loss\n0,9,1.2\n")
+    assert sections.learning_section(tmp_path) is None
 
 
 def test_fewer_than_two_classes_in_common_are_nothing_to_measure():

@@ -341,6 +341,18 @@ class TestFolder:
         with pytest.raises(InputError, match=r"holds cats/caf\\udce9\.png, whose name is not UTF-8, .*: rename it"):
             read_folder(root)
 
+    def test_a_link_to_a_folder_that_holds_it_is_refused(self, cats_and_dogs):
+        root = cats_and_dogs("")
+        (root / "cats" / "up").symlink_to(root)
+        with pytest.raises(InputError, match="up is a link to a folder that holds it: remove the link"):
+            read_folder(root)
+
+    def test_a_class_has_one_name_however_its_accent_is_written(self, cats_and_dogs):
+        root = cats_and_dogs("train", "test")
+        (root / "train" / "cats").rename(root / "train" / "d\u00e9")
+        (root / "test" / "cats").rename(root / "test" / "de\u0301")
+        assert read_folder(root).class_names == ("dogs", "d\u00e9")
+
     @pytest.mark.parametrize("top", ["download", "download/data v2"])
     @pytest.mark.parametrize("splits", [[""], ["train", "test"]], ids=["unsplit", "split"])
     def test_an_archives_own_top_folder_is_no_class(self, cats_and_dogs, top, splits):

@@ -179,6 +179,14 @@ def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch
         _run("train", tmp_path, None)
 
 
+def test_a_job_that_was_begun_by_other_code_does_not_go_on(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / ".code").write_text("before the edit")
+    with pytest.raises(JobFailed, match="its run was begun by another code version: sweep into another folder"):
+        _run("train", tmp_path, None)
+
+
 def test_a_measurement_of_a_file_that_has_changed_is_not_taken_for_one_of_this_file(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"as measured")
     facts = {"model": {"path": str(tmp_path / "model.onnx"), "sha256": file_digest(tmp_path / "model.onnx")}}

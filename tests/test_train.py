@@ -16,6 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_lightning.artifacts import print_results
 from fer_lightning.callbacks import AveragedWeights, EpochSeed
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.config import compose_config
@@ -330,18 +331,31 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
     assert result(folder)["epochs"] == 2
 
 
+def test_names_in_brackets_are_printed(capsys):
+    row = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 3}
+    print_results("Best of [mine]", {"val/acc": 1.0}, {"happy [posed]": row}, "val")
+    printed = capsys.readouterr().out
+    assert "Best of [mine]" in printed
+    assert "happy [posed]" in printed
+
+
 def test_what_only_watches_may_change_when_a_run_goes_on(run):
     folder = run("logger=none")
     run("logger=none", f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "callbacks.learning_check.epochs=1")
 
 
 def test_a_run_that_goes_on_under_other_code_says_so(run, monkeypatch, caplog):
-    resume = f"ckpt_path={run('logger=none') / 'checkpoints' / 'last.ckpt'}"
+    folder = run("logger=none")
+    resume = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
     run("logger=none", resume)
     assert "other code" not in caplog.text
+    assert result(folder)["earlier_code"] == []
     monkeypatch.setattr("fer_lightning.code_version.code_digest", lambda: "edited")
     run("logger=none", resume)
     assert "last.ckpt was written by another code version: this run mixes two code versions" in caplog.text
+    assert len(result(folder)["earlier_code"]) == 1
+    run("logger=none", resume)
+    assert len(result(folder)["earlier_code"]) == 1
 
 
 def test_a_checkpoint_that_was_moved_does_not_go_on_where_its_best_epoch_is_unknown(run, tmp_path):
@@ -413,6 +427,13 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["trainer.limit_train_batches=0"], "trainer.limit_train_batches must be above 0, or null for all, got 0"),
         (["trainer.limit_train_batches=0.001"], "the trainer does not accept these settings: .*limit_train_batches"),
         (["trainer.precision=bf16-true"], "trainer.precision must be auto, .*, got bf16-true"),
+        (["+trainer.max_time=00:08:00:00"], "trainer.max_time would end a run within an epoch, before val"),
+        (["callbacks.last_checkpoint.filename=mine"], "callbacks.last_checkpoint must write last.ckpt, and all of it"),
+        (["+callbacks.best_checkpoint.save_weights_only=true"], "must write best.ckpt, and all of it"),
+        (
+            ["callbacks=early_stopping", "monitor.metric=null"],
+            "early_stopping has nothing to watch: set mon",
+        ),
         (["callbacks=finetune"], "callbacks=finetune would freeze random weights: say where to begin with"),
         (["data.reader.val=0", "data.reader.test=0"], "has neither val nor test images"),
         (["data.reader.train=0"], "leaves no training image of class angry, .*: nothing can be trained on this synth"),

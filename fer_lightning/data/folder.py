@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -103,4 +104,4 @@ def _has_splits(tree: FileTree, names: list[str], parts: list[list[str]]) -> boo
 def _label(tree: FileTree, name: str, folders: list[str]) -> str:
     if not folders:
         raise InputError(f"{tree.path}: {name} lies in no class folder; put it in one named after its class")
-    return folders[0]
+    return normalize("NFC", folders[0])  # some systems write an accent as a letter of its own

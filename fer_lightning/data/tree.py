@@ -201,6 +201,7 @@ def _zip_stamps(path: Path) -> dict[str, tuple[int, int]]:
 def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
     stamps = {}
     for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_refuse):
+        _refuse_loop(Path(folder), path)
         for file in files:
             full = os.path.join(folder, file)  # noqa: PTH118 - pathlib doubles the time on 36,000 files
             # A broken link is listed too; reading it fails later, with its name.
@@ -209,6 +210,13 @@ def _directory_stamps(path: Path) -> dict[str, tuple[int, int]]:
         if not files and not subfolders:
             stamps[os.path.relpath(folder, path).replace(os.sep, "/") + "/"] = (0, 0)
     return stamps
+
+
+def _refuse_loop(folder: Path, root: Path) -> None:
+    """Raise an error for a link to a folder that it lies in, in which os.walk would find the same images for ever."""
+    above = [parent for parent in folder.parents if parent == root or root in parent.parents]
+    if folder.resolve() in {parent.resolve() for parent in above}:
+        raise InputError(f"{folder} is a link to a folder that holds it: remove the link")
 
 
 def _refuse(error: OSError) -> NoReturn:

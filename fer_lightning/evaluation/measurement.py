@@ -35,9 +35,10 @@ class ClassesInCommon:
 
     @classmethod
     def of(cls, model: Sequence[str], dataset: Sequence[str]) -> "ClassesInCommon":
-        """Match names by their standard spelling; raises InputError if fewer than two match."""
-        place = {canonical(name): k for k, name in enumerate(dataset)}
-        in_model = [k for k, name in enumerate(model) if canonical(name) in place]
+        """Match equal names, then others by their standard spelling; raises InputError if fewer than two match."""
+        alike = {canonical(name): k for k, name in enumerate(dataset) if name not in model}
+        place = {name: dataset.index(name) if name in dataset else alike.pop(canonical(name), None) for name in model}
+        in_model = [k for k, name in enumerate(model) if place[name] is not None]
         if len(in_model) < 2:
             raise InputError(
                 f"the model has {', '.join(model)} and the dataset {', '.join(dataset)}: fewer than two classes in "
@@ -46,7 +47,7 @@ class ClassesInCommon:
         return cls(
             names=tuple(model[k] for k in in_model),
             in_model=in_model,
-            in_dataset=[place[canonical(model[k])] for k in in_model],
+            in_dataset=[place[model[k]] for k in in_model],
         )
 
     def among(self, indices: np.ndarray, datamodule: FaceDataModule) -> np.ndarray:

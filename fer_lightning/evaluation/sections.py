@@ -192,6 +192,8 @@ def learning_section(run: Path) -> Section | None:
     if not (run / "metrics.csv").is_file():
         return None
     epochs = pd.read_csv(run / "metrics.csv")
+    if not {"epoch", "seconds"} <= set(epochs.columns):
+        return None  # of another program
     return Section(
         key="learning",
         title="How it was trained",

@@ -42,11 +42,8 @@ class TorchBackend:
 def card_of(checkpoint: Mapping[str, Any]) -> ModelCard:
     """The model card from a checkpoint."""
     hyper_parameters = checkpoint["hyper_parameters"]
-    scores = {
-        state["monitor"]: float(state["best_model_score"])
-        for state in checkpoint.get("callbacks", {}).values()
-        if state.get("monitor") and state.get("best_model_score") is not None
-    }
+    epochs = next((state["rows"] for state in checkpoint.get("callbacks", {}).values() if "rows" in state), [])
+    scores = {name: value for name, value in (epochs[-1] if epochs else {}).items() if name.startswith("val/")}
     names = ("class_names", "preprocess", "crop_margin", "temperature", "training")
     facts = {name: hyper_parameters[name] for name in names if name in hyper_parameters}
     return ModelCard.from_facts(**facts, metrics=scores)
