@@ -29,7 +29,6 @@ from fer_lightning.inference.predictor import Found, Prediction, Predictor
 from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
-from fer_lightning.inference.table import columns
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.models import create_model
 from fer_lightning.preprocess import Preprocess
@@ -120,7 +119,7 @@ def _write_photos(folder: Path) -> dict[str, list[Box]]:
 
 
 def _results(folder: str) -> Results:
-    return Results(Path(folder), columns(FER2013_CLASSES, smoothed=True), FER2013_CLASSES)
+    return Results(Path(folder), FER2013_CLASSES)
 
 
 def _predict(model: Path, sources: list[Source]) -> Iterator[Prediction]:

@@ -24,7 +24,7 @@ from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.reading import predict_scenes, predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
-from fer_lightning.inference.table import FORMATS, JsonlWriter, columns
+from fer_lightning.inference.table import FORMATS, JsonlWriter
 from fer_lightning.inference.terminal import Tally, introduce, progress_bar, summarise
 from fer_lightning.inference.tracking import SMOOTH_S
 from fer_lightning.inference.views import Match, open_scenes
@@ -152,21 +152,20 @@ def main(
     if show:
         check_window()
     introduce(console, predictor)
-    moving = any(source.moving for source in found)
-    names = columns(predictor.card.class_names, smoothed=moving and smooth > 0)
     only_rows = json_ and save == "table" and format_ is None
     results = Results(
         output or (None if only_rows else new_folder(Path(time.strftime("outputs/predictions/%Y-%m-%d_%H-%M-%S")))),
-        names,
         predictor.card.class_names,
+        moving=any(source.moving for source in found),
         formats=formats,
         pictures=save in ("images", "all"),
         videos=save in ("video", "all"),
         smooth_s=smooth,
         abstain_below=abstain_below,
         anonymous=anonymize,
-        extra_tables=[_rows_to_stdout(names)] if json_ else [],
     )
+    if json_:
+        results.add_table(_rows_to_stdout(results.columns))
     results.refuse_overwriting(found)
     keep_images = results.pictures or results.videos or show
     if views:

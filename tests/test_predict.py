@@ -439,7 +439,7 @@ def test_a_film_whose_name_is_no_text_is_told_and_the_others_are_read(predict, t
 def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
     written = []
     writer = SimpleNamespace(write=written.append, close=lambda: None)
-    results = Results(tmp_path, COLUMNS, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
+    results = Results(tmp_path, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
     camera = Source(name="camera 0", kind="camera", frames=lambda: iter([]), count=None)
     with results, results.video(camera) as film:
         # The first picture came after three seconds; in the end the clock jumps by a day.
@@ -455,7 +455,7 @@ def test_a_film_is_whole_though_its_timeline_cannot_be_drawn(tmp_path, photo, mo
 
     monkeypatch.setattr(timeline.Timeline, "write", full)
     monkeypatch.chdir(tmp_path)
-    results = Results(Path("12:30"), COLUMNS, FER2013_CLASSES, videos=True)
+    results = Results(Path("12:30"), FER2013_CLASSES, videos=True)
     source = Source(name="film.mp4", kind="video", frames=lambda: iter([]), count=3, fps=25)
     with results:
         film = VideoResults(results, source)
@@ -501,7 +501,7 @@ def test_a_run_whose_film_is_not_whole_says_so_and_keeps_the_rest(tmp_path, phot
     monkeypatch.setattr(cv2, "VideoWriter", FullDisk)
     monkeypatch.setattr(predict_module, "show_frame", show)
     out = tmp_path / "out"
-    results = Results(out, COLUMNS, FER2013_CLASSES, videos=True)
+    results = Results(out, FER2013_CLASSES, videos=True)
     source = Source(name="film.mp4", kind="video", frames=lambda: iter([]), count=3, fps=25)
 
     def stream():
@@ -529,7 +529,7 @@ def test_a_film_of_a_fast_and_crooked_rate_is_written(tmp_path):
 def test_each_slide_of_a_film_of_slides_is_shown(tmp_path, photo):
     written = []
     writer = SimpleNamespace(write=written.append, close=lambda: None)
-    results = Results(tmp_path, COLUMNS, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
+    results = Results(tmp_path, FER2013_CLASSES, videos=True, video_writer=lambda path, fps: writer)
     slides = Source(name="slides.mp4", kind="video", frames=lambda: iter([]), count=3, fps=1 / 30)
     with results, results.video(slides) as film:
         for number in range(3):
@@ -555,7 +555,7 @@ class TestFiles:
     """What is written where names and pictures are out of the ordinary."""
 
     def results(self, folder, **settings):
-        return Results(folder, COLUMNS, FER2013_CLASSES, **settings)
+        return Results(folder, FER2013_CLASSES, **settings)
 
     def test_a_picture_too_long_for_a_jpeg_is_reduced(self, tmp_path):
         write_picture(tmp_path / "long.jpg", np.zeros((70_000, 60, 3), np.uint8))

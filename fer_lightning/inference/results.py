@@ -13,7 +13,7 @@ from fer_lightning.inference.events import Event, EventRecorder
 from fer_lightning.inference.pictures import VideoWriter, annotated_frame, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.sources import Source
-from fer_lightning.inference.table import TableWriter, printable, rows, table_writer
+from fer_lightning.inference.table import TableWriter, columns, printable, rows, table_writer
 from fer_lightning.inference.timeline import Timeline
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 
@@ -33,50 +33,53 @@ class Results:
 
     Args:
         folder: Created if it is missing; None writes nothing.
-        columns: Columns of the table.
         class_names: Class names of the model, in label order.
+        moving: Whether videos are among the sources, for whose smoothing the table has columns.
         formats: Formats of the table: `csv`, `jsonl`, `parquet`.
         pictures: Write each picture with its faces marked.
         videos: Write each video with its faces marked.
         smooth_s: Smoothing time of the `Tracker`.
         abstain_below: Confidence below which a face's status is `low_confidence`.
         anonymous: Hide the faces in all written pictures and videos.
-        extra_tables: Further writers for the rows.
         video_writer: Function that opens an annotated video, given its path and frames per second.
 
     Attributes:
+        columns: Columns of the table.
         problems: What could not be read so far, or not in whole: a sentence each, for people.
     """
 
     def __init__(
         self,
         folder: Path | None,
-        columns: Sequence[str],
         class_names: Sequence[str],
         *,
+        moving: bool = True,
         formats: Sequence[str] = ("csv",),
         pictures: bool = False,
         videos: bool = False,
         smooth_s: float = SMOOTH_S,
         abstain_below: float = 0.0,
         anonymous: bool = False,
-        extra_tables: Sequence[TableWriter] = (),
         video_writer: Callable[[Path, float], VideoWriter] = VideoWriter,
     ) -> None:
         self.folder = folder
-        self.columns = columns
         self.class_names = tuple(class_names)
         self.pictures = pictures
         self.videos = videos
-        self.smooth_s = smooth_s
+        self.smooth_s = smooth_s if moving else 0.0
+        self.columns = columns(class_names, smoothed=self.smooth_s > 0)
         self.abstain_below = abstain_below
         self.anonymous = anonymous
         self.video_writer = video_writer
         self.problems: list[str] = []
         self._formats = formats
-        self._tables = list(extra_tables)
+        self._tables: list[TableWriter] = []
         self._open: list[AbstractContextManager[TableWriter]] = []
         self._given: set[str] = set()
+
+    def add_table(self, table: TableWriter) -> None:
+        """Write the rows to this table too; it is closed by who opened it."""
+        self._tables.append(table)
 
     def __enter__(self) -> "Results":
         if self.folder is not None:

@@ -21,7 +21,6 @@ from fer_lightning.inference.predictor import Face, Prediction, Predictor
 from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Frame, Source, open_sources
-from fer_lightning.inference.table import columns
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
 from fer_lightning.words import counted
@@ -196,11 +195,10 @@ class Service:
             self._forget()
             self._number += 1
             folder = self.folder / f"{self._number:06d}"
-        names = predictor.card.class_names
         return Results(
             folder,
-            columns(names, smoothed=videos and settings.smooth_s > 0),
-            names,
+            predictor.card.class_names,
+            moving=videos,
             pictures=pictures,
             videos=videos,
             smooth_s=settings.smooth_s,
