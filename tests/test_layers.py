@@ -86,6 +86,7 @@ LAYERS = [
     {"evaluation.sections", "evaluation.trials", "evaluation.card", "evaluation.comparison"},
     {"config", "classical", "trainer"},
     {"run_folder", "sweep", "training_checks", "training_facts"},
+    {"sweep_report"},
     {"training", "baseline", "audit", "evaluate"},
     {"train"},
     {"bench", "export"},

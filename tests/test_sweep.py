@@ -20,8 +20,9 @@ from fer_lightning.config import given_arguments
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import CODE_AT_START, JobFailed, SweepReport, _check_model, _run
+from fer_lightning.sweep import CODE_AT_START, JobFailed, _check_model, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
+from fer_lightning.sweep_report import SweepReport
 
 TINY = (
     "data.reader.train=160",
@@ -168,8 +169,8 @@ def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
 
 def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}, "sweeper": {"params": None}}})
-    monkeypatch.setattr("fer_lightning.sweep._counts_more_jobs", lambda *_: False)
-    monkeypatch.setattr("fer_lightning.sweep._is_grid", lambda _: True)
+    monkeypatch.setattr("fer_lightning.sweep_report._counts_more_jobs", lambda *_: False)
+    monkeypatch.setattr("fer_lightning.sweep_report._is_grid", lambda _: True)
     monkeypatch.setenv(CODE_AT_START, "")  # so that what the sweep sets is gone after the test
     monkeypatch.delenv(CODE_AT_START)
     SweepReport(max_jobs=1).on_multirun_start(config)
