@@ -10,7 +10,7 @@ from fer_lightning.config import CONF_DIR
 from fer_lightning.evaluation.attribution import occlusion_maps
 from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.calibration import abstaining, fit_temperature, reliability
-from fer_lightning.evaluation.card import LICENCES
+from fer_lightning.evaluation.card import LICENCES, training_in_words
 from fer_lightning.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from fer_lightning.evaluation.groups import gaps
 from fer_lightning.evaluation.label_noise import suspicious_labels
@@ -24,6 +24,17 @@ def test_model_cards_know_the_licence_of_every_dataset():
     datasets = {path.stem for path in (CONF_DIR / "data").glob("[!_]*.yaml")} - {"folder"}
     assert "fer2013" in datasets
     assert datasets <= LICENCES.keys()
+
+
+def test_a_training_is_told_with_every_network_it_was_made_from_once():
+    first, second = ({"dataset": "faces", "seed": seed} for seed in (1, 2))
+    third = {"dataset": "faces", "seed": 3, "initial_weights": first}
+    made = {"dataset": "faces", "initial_weights": third, "teachers": [third, second | {"teachers": [first]}]}
+    assert training_in_words(made) == (
+        "faces. It began with weights of faces, seed 3. It learned from the answers of 2 networks of faces, seed 3; "
+        "faces, seed 2. These were made from networks of faces, seed 1."
+    )
+    assert training_in_words({}) == "data that the model file does not name."
 
 
 class TestCalibration:

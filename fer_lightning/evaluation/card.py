@@ -132,10 +132,26 @@ def _without_twins(twins: Section) -> list[str]:
     return ["", twins.title + ":", "", *markdown_table(table.columns, table.astype(str).itertuples(index=False))]
 
 
-def training_in_words(training: Mapping) -> str:
-    """Dataset, protocol and recipe, as recorded in a model file."""
+def training_in_words(training: Mapping[str, Any]) -> str:
+    """Dataset, protocol and recipe as recorded in a model file, then those of the networks that it was made from."""
+    words = f"{_recipe(training)}."
+    direct = [training]
+    if "initial_weights" in training:
+        direct.append(training["initial_weights"])
+        words += f" It began with weights of {_recipe(direct[-1])}."
+    if teachers := training.get("teachers", ()):
+        direct += teachers
+        networks = "a network" if len(teachers) == 1 else f"{len(teachers)} networks"
+        words += f" It learned from the answers of {networks} of {'; '.join(map(_recipe, teachers))}."
+    told = list(map(_recipe, direct))
+    if earlier := [recipe for recipe in dict.fromkeys(map(_recipe, trainings(training))) if recipe not in told]:
+        words += f" These were made from networks of {'; '.join(earlier)}."
+    return words
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
     if not training:
-        return "data that the model file does not name."
+        return "data that the model file does not name"
     texts = {
         "dataset": "{}",
         "protocol": "protocol {}",
@@ -146,12 +162,7 @@ def training_in_words(training: Mapping) -> str:
     parts = [text.format(training[name]) for name, text in texts.items() if training.get(name) is not None]
     named = [training[name] for name in ("optimizer", "loss") if isinstance(training.get(name), Mapping)]
     parts += [str(node["name"]).rpartition(".")[2] for node in named if "name" in node]
-    words = f"{', '.join(parts)}."
-    if "initial_weights" in training:
-        words += f" It began with weights of {training_in_words(training['initial_weights'])}"
-    for teacher in training.get("teachers", ()):
-        words += f" It learned from the answers of a network of {training_in_words(teacher)}"
-    return words
+    return ", ".join(parts)
 
 
 def _failures(measured: Measurement, scores: Scores, parts: Mapping[str, Section]) -> list[str]:
