@@ -5,12 +5,12 @@ from pathlib import Path
 from fer_lightning.code_version import file_digest
 from fer_lightning.errors import InputError
 
-NAME = "fer2013-seresnet_s-3"  # trained on, network, version
+NAME = "fer2013-seresnet_s-4"  # trained on, network, version
 WEIGHTS = Path(__file__).parent / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "50e2abea3e7d5a50cdab7016570053d2b543a1162cbdce335ea98f4bcf99159d",
-    ".ckpt": "62329bee424f7d3de720385a93d5517f07ef4cf44a97244e9b47dc552a425720",
+    ".onnx": "09c5204f98be02a806201537e4768de00f1faaca559a134183eff27bd4c79f86",
+    ".ckpt": "f2fa211798dfdfc4dc53d0bb562017cffb071f30c9d8501d11bd65059f91f35e",
 }
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 import fer_lightning
 from fer_lightning.config import (
@@ -21,7 +22,6 @@ from fer_lightning.config import (
     check,
     compose_config,
     instantiate,
-    records_of,
     run_folder,
 )
 from fer_lightning.errors import InputError
@@ -144,16 +144,6 @@ def test_a_sweeps_folder_is_known_before_any_job_runs():  # a search keeps its s
     assert cfg.hydra.sweep.dir.startswith("outputs/sweeps/")
 
 
-def test_hydras_record_of_a_run_is_not_overwritten_when_the_run_is_resumed():
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="train"):
-        first, resumed = (
-            compose("train", overrides=overrides, return_hydra_config=True).hydra
-            for overrides in ([], ["ckpt_path=RUN/checkpoints/last.ckpt"])
-        )
-    assert first.output_subdir == ".hydra"
-    assert resumed.output_subdir is None
-
-
 def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
     with pytest.raises(InputError, match="there is no bogus in the configuration: choose from augmentation, .*trainer"):
         check(compose_config("+bogus=1"), TrainConfig)
@@ -242,10 +232,17 @@ def test_a_resumed_run_goes_on_in_its_own_folder_and_others_get_one_that_no_othe
     assert run_folder("somewhere/last.ckpt", new) == f"{new}_2"
 
 
-def test_the_settings_of_a_run_are_not_overwritten_by_another_in_its_folder(tmp_path):
-    assert records_of(str(tmp_path)) == ".hydra"
-    (tmp_path / "result.json").touch()
-    assert records_of(str(tmp_path)) is None
+@pytest.mark.parametrize("command", ["train", "baseline", "evaluate", "audit"])
+def test_the_settings_of_a_run_are_not_overwritten_by_another_in_its_folder(tmp_path, monkeypatch, command):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name=command):
+        cfg = compose(command, return_hydra_config=True)
+    with read_write(cfg.hydra.runtime):
+        cfg.hydra.runtime.output_dir = str(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    assert cfg.hydra.output_subdir == ".hydra"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert cfg.hydra.output_subdir is None
 
 
 @pytest.mark.parametrize(
