@@ -153,8 +153,9 @@ def main(
         check_window()
     introduce(console, predictor)
     only_rows = json_ and save == "table" and format_ is None
+    dated = Path("outputs/predictions") / time.strftime("%Y-%m-%d_%H-%M-%S")
     results = Results(
-        output or (None if only_rows else new_folder(Path(time.strftime("outputs/predictions/%Y-%m-%d_%H-%M-%S")))),
+        output or (None if only_rows else new_folder(dated)),
         predictor.card.class_names,
         moving=any(source.moving for source in found),
         formats=formats,
