@@ -143,6 +143,7 @@ def test_classes_of_the_same_standard_spelling_stay_apart():
     names = ("anger", "angry", "sad")
     assert ClassesInCommon.of(names, names).in_dataset == [0, 1, 2]
     assert ClassesInCommon.of(names, ("Angry", "sad")).in_model == [0, 2]
+    assert ClassesInCommon.of(names, ("angry", "sad")).in_model == [1, 2]
 
 
 def test_a_table_of_another_program_beside_a_model_is_no_learning_curve(tmp_path):

@@ -12,12 +12,14 @@ import torch
 
 import fer_lightning
 from fer_lightning import export as export_module
+from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.cost import size_of
 from fer_lightning.export import Faces, _compare, export, to_onnx
 from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.inference.torch_backend import card_of
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.models import create_model
 from fer_lightning.preprocess import Preprocess
@@ -58,7 +60,9 @@ def test_the_last_epochs_model_does_not_bear_the_scores_of_the_best(finished_run
     last_epoch = pd.read_csv(finished_run / "metrics.csv").iloc[-1]
     metrics = load_backend(output).card.metrics
     assert metrics == {name: pytest.approx(last_epoch[name]) for name in last_epoch.index if name.startswith("val/")}
-    assert "val/acc" in metrics
+    checkpoint = load_checkpoint(finished_run / "checkpoints" / "last.ckpt")
+    rows = [{"epoch": 1, "val/acc": 0.5}, {"epoch": 2, "val/acc": 0.25, "train/acc": 0.75}]
+    assert card_of(checkpoint | {"callbacks": {"the table": {"rows": rows}}}).metrics == {"val/acc": 0.25}
     with pytest.raises(InputError, match="is a folder: name the file"):
         export(finished_run / "checkpoints" / "last.ckpt", tmp_path / "new", "float32")
 
