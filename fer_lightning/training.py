@@ -215,6 +215,7 @@ def _log_hyper_parameters(
     """Log the settings in which runs differ, with the final metrics, for TensorBoard's HParams tab."""
     augmentation = cfg.data.augmentation
     steps = [augmentation] if augmentation is None else augmentation.get("transforms", [augmentation])
+    steps = steps.values() if isinstance(steps, DictConfig) else steps
     settings = {
         "data": datamodule.index.dataset,
         "protocol": datamodule.split.protocol,

@@ -172,8 +172,14 @@ def test_a_value_of_another_kind_than_the_constructor_names_is_refused(override,
 
 
 def test_a_setting_within_a_list_is_refused_too():
-    strange = ("augmentation=batch", "augmentation.transforms.1.degrees=far")
-    with pytest.raises(InputError, match=r"augmentation\.transforms\.1\.degrees must be a number, got 'far'"):
+    mine = "augmentation.transforms=[{_target_: fer_lightning.data.batch_transforms.HorizontalFlip, p: often}]"
+    with pytest.raises(InputError, match=r"augmentation\.transforms\.0\.p must be a number, got 'often'"):
+        check(compose_config("augmentation=none", mine, "output_dir=somewhere"), TrainConfig)
+
+
+def test_a_setting_deep_within_others_is_refused_too():
+    strange = ("augmentation=batch", "augmentation.transforms.affine.degrees=far")
+    with pytest.raises(InputError, match=r"augmentation\.transforms\.affine\.degrees must be a number, got 'far'"):
         check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
 
 

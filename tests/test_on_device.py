@@ -15,7 +15,8 @@ from fer_lightning.data import on_device
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule, LateLoader
 from fer_lightning.data.dataset import EpochSampler
-from fer_lightning.data.on_device import DeviceLoader, has_room
+from fer_lightning.data.on_device import BatchAugmentation, DeviceLoader, has_room
+from fer_lightning.errors import InputError
 
 TINY = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "data.batch_size=16")
 
@@ -58,6 +59,10 @@ class TestBatchAugmentation:
         assert torch.equal(runs[0], runs[1])
         assert not torch.equal(runs[0], runs[2])
 
+    def test_transforms_without_names_are_refused(self):
+        with pytest.raises(InputError, match="augmentation=batch needs a name for each of its transforms"):
+            BatchAugmentation([torch.nn.Identity()])
+
     def test_no_gradient_is_kept(self, augmentation):
         assert not augmentation(faces(2).requires_grad_()).requires_grad
 
@@ -67,7 +72,7 @@ class TestBatchAugmentation:
         torch.manual_seed(0)
         image = np.zeros((48, 48), np.uint8)
         image[22:26, 34:38] = 255
-        batch = augmentation[1](torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0].numpy()
+        batch = augmentation.affine(torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0].numpy()
         singles = np.stack([single(image=image)["image"] for _ in range(600)])
         rows, columns = np.indices((48, 48))
         centers = [
@@ -84,7 +89,7 @@ class TestBatchAugmentation:
         single.set_random_seed(0)
         torch.manual_seed(0)
         image = np.tile(np.arange(48, dtype=np.uint8), (48, 1))
-        batch = augmentation[0](torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0]
+        batch = augmentation.flip(torch.from_numpy(image)[None, None].repeat(600, 1, 1, 1).float())[:, 0]
         mirrored = [
             np.mean([picture[0, 0] > picture[0, 47] for picture in pictures])
             for pictures in (batch, [single(image=image)["image"] for _ in range(600)])
@@ -153,7 +158,9 @@ class TestTraining:
         assert torch.equal(ready.targets, batch.targets)
 
     def test_without_augmentation_it_is_what_single_images_become(self, make):
-        datamodule = make("augmentation=batch", "augmentation.transforms=[]", "preprocess.scaling=symmetric")
+        names = ("flip", "affine", "brightness_contrast", "gamma", "noise", "erasing")
+        none = [f"augmentation.transforms.{name}=null" for name in names]
+        datamodule = make("augmentation=batch", *none, "preprocess.scaling=symmetric")
         dataset = datamodule.dataset("train", augmented=True)
         as_bytes = dataset.__getitems__([(0, i) for i in range(8)])
         ready = datamodule.on_after_batch_transfer(as_bytes, 0)

@@ -264,6 +264,13 @@ class TestEntries:
         assert one.startswith("cnn4 transforms=Flip+Affine#")
         assert one != other
 
+    def test_a_probability_is_told_with_its_transform(self, write_run, tmp_path):
+        for p in (0.25, 0.5):
+            transforms = {"flip": {"p": 0.5}, "erasing": {"p": p}}
+            write_run(f"{p}", settings={"augmentation": {"transforms": transforms}})
+        labels = {entry.label for entry in leaderboard(tmp_path)}
+        assert labels == {"cnn4 erasing.p=0.25", "cnn4 erasing.p=0.5"}
+
     def test_long_values_with_the_same_beginning_are_told_apart(self, write_run, tmp_path):
         for name in ("first", "second"):
             write_run(name, settings={"model": {"init_from": f"outputs/runs/2026-01-01_folds/{name}.ckpt"}})

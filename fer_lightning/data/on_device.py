@@ -5,7 +5,8 @@ Shapes: M images of a split, N images of a batch, C channels, S side in pixels.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_lightning.data.batch import FaceBatch
+from fer_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +26,18 @@ class BatchAugmentation(nn.Sequential):
 
     Those of `batch_transforms` use torch's generator, which is seeded at every epoch, so that a run can be repeated
     and resumed, on a CPU exactly.
+
+    Args:
+        transforms: Transforms by name, by which a setting can change one of them; None omits one.
+
+    Raises:
+        InputError: They have no names.
     """
 
-    def __init__(self, transforms: Iterable[nn.Module]) -> None:
-        super().__init__(*transforms)
+    def __init__(self, transforms: Mapping[str, nn.Module | None]) -> None:
+        if not isinstance(transforms, Mapping):
+            raise InputError("augmentation=batch needs a name for each of its transforms, as NAME: {_target_: ...}")
+        super().__init__(OrderedDict((name, each) for name, each in transforms.items() if each is not None))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

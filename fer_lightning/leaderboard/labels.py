@@ -41,10 +41,12 @@ def _telling(keys: Sequence[str], of_network: Sequence[Sequence[str]]) -> list[i
 
 
 def _name(key: str) -> str:
-    """A key's last part; for a `_target_` the part before it, and for a seed, of which there are several, all of it."""
+    """A key's last part; for a `_target_` the part before it, and for what there are several of more, or all, of it."""
     place, _, name = key.rpartition(".")
     if name == "seed":
         return key
+    if len(name) == 1:  # the p of a transform
+        return f"{place.rpartition('.')[2]}.{name}"
     return place.rpartition(".")[2] if name == "_target_" else name
 
 
