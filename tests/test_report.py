@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
-from fer_lightning.leaderboard import significance
 from fer_lightning.leaderboard.columns import table as table_of
 from fer_lightning.leaderboard.entries import entries
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
@@ -333,7 +332,7 @@ class TestSignificance:
     def test_many_comparisons_are_corrected_for(self, write_run, tmp_path):
         generator = np.random.default_rng(1)
         best = generator.random(300) < 0.75
-        slightly = best & (generator.random(300) > 0.02)
+        slightly = best & (generator.random(300) > 0.05)
         write_run("best", acc=best.mean(), net="best", right=best)
         write_run("slightly", acc=slightly.mean(), net="slightly", right=slightly)
         [alone] = [entry.p_value for entry in with_p_values(leaderboard(tmp_path)) if entry.label == "slightly"]
@@ -342,10 +341,39 @@ class TestSignificance:
         [among] = [entry.p_value for entry in with_p_values(leaderboard(tmp_path)) if entry.label == "slightly"]
         assert among > alone
 
-    def test_among_equals_hardly_any_is_told_apart_from_the_one_that_chance_put_first(
-        self, write_run, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr(significance, "RESAMPLES", 10_000)  # enough for p = 0.05 and 28 pairs
+    def test_few_images_tell_no_more_than_mcnemars_exact_test(self, write_run, tmp_path):
+        worse = np.arange(98) >= 5  # five images that only the other gets right
+        write_run("best", acc=1.0, net="best", right=np.ones(98, bool))
+        write_run("worse", acc=worse.mean(), net="worse", right=worse)
+        [_, other] = with_p_values(leaderboard(tmp_path))
+        assert other.p_value == pytest.approx(stats.binomtest(5, 5).pvalue)
+
+    def test_entries_of_other_seeds_are_compared_on_a_split_that_all_have(self, write_run, tmp_path):
+        good, worse = np.ones(60, bool), np.arange(60) >= 10
+        write_run("best", acc=1.0, net="best", right=good, seed=7)
+        for seed in (0, 1):
+            write_run(f"worse{seed}", acc=worse.mean(), net="worse", right=worse, seed=seed)
+        [_, other] = with_p_values(leaderboard(tmp_path))
+        assert other.p_value == pytest.approx(stats.binomtest(10, 10).pvalue)
+
+    def test_equal_sums_of_seeds_are_equal(self, write_run, tmp_path):
+        # The best gets one image right under every seed, the other one each of three under one.
+        for seed in range(3):
+            write_run(f"best{seed}", acc=0.5, net="best", right=np.arange(4) == 0, seed=seed)
+            write_run(f"other{seed}", acc=0.5 - 1e-9, net="other", right=np.arange(4) == 1 + seed, seed=seed)
+        [_, other] = with_p_values(leaderboard(tmp_path))
+        assert other.p_value == 1
+
+    def test_the_best_of_many_is_corrected_for_those_without_predictions_too(self, write_run, tmp_path):
+        good, worse = np.ones(60, bool), np.arange(60) >= 10
+        write_run("best", acc=1.0, net="best", right=good)
+        write_run("worse", acc=0.9, net="worse", right=worse)
+        write_run("unknown", acc=0.8, net="unknown")
+        by_name = {entry.label: entry.p_value for entry in with_p_values(leaderboard(tmp_path))}
+        assert by_name["worse"] == pytest.approx(3 * stats.binomtest(10, 10).pvalue)
+        assert by_name["unknown"] is None
+
+    def test_among_equals_hardly_any_is_told_apart_from_the_one_that_chance_put_first(self, write_run, tmp_path):
         generator = np.random.default_rng(0)
         for dataset in range(40):
             for net in range(8):

@@ -10,19 +10,19 @@ from fer_lightning import html_page
 from fer_lightning.leaderboard.columns import HEADER, cells
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.runs import Comparison
-from fer_lightning.leaderboard.significance import MOST_TESTED, RESAMPLES
+from fer_lightning.leaderboard.significance import MOST_TESTED
 from fer_lightning.markdown import markdown_table
 
 NOTE = (
     "Mean over seeds and splits; the folds of a seed are pooled first, accuracy by their images and scores of classes "
     "by all their predictions. std is over the seeds and splits, or over the folds of a single one; ± is the 95 % "
     "interval of the mean over seeds (Student's t), where all have the same split. Entries that lack folds stand last. "
-    "p, of accuracy only: a paired bootstrap over the same test images, or over the people in them where they are "
-    "known, against the best of the table. It is about these trained networks on other images, not about another "
-    "training of them. These images chose the best, so p is corrected for the number of pairs (Bonferroni), and no "
-    f"smaller than 2 in {RESAMPLES:,} times that number; it is empty where seeds or images differ, and after "
-    f"{MOST_TESTED} others. Training times of different hardware do not compare, and some include pauses or other "
-    "work. Tables are never to be compared with each other."
+    "p, of accuracy only: against the best of the table, on the same test images, how often a difference as large "
+    "would come about if each image's (where they are known, each person's) had its sign by chance (exact; for two "
+    "networks McNemar's test). It is about these trained networks on other images, not about another training of them. "
+    "These images chose the best, so p is multiplied by the table's number of pairs (Bonferroni). It is empty where "
+    f"the images differ, and after {MOST_TESTED} others. Training times of different hardware do not compare, and some "
+    "include pauses or other work. Tables are never to be compared with each other."
 )
 
 
