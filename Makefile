@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --editable . --group dev
 	@# A server may lack the libGL that opencv-python's windows need.
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-config --reinstall 'opencv-python-headless>=4.12,<5'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-config --reinstall 'opencv-python-headless>=4.13,<5'
 	touch $@
 
 demo: $(READY)

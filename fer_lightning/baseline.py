@@ -90,7 +90,7 @@ def baseline(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
                 **code,
                 "config": OmegaConf.to_container(cfg, resolve=True),
                 "seed": cfg.seed,
-                "hardware": describe_hardware(),
+                "hardware": describe_hardware(gpus=()),
                 "data": datamodule.fingerprint,
                 "class_names": list(datamodule.class_names),
                 "selection": "nothing is chosen: one fit",

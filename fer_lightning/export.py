@@ -225,9 +225,14 @@ def _quantised(model: onnx.ModelProto, faces: Faces) -> onnx.ModelProto:
         return onnx.load(io.BytesIO(int8.read_bytes()))
 
 
+def _batches(images: np.ndarray) -> list[np.ndarray]:
+    """Parts of about 32 images, since a large network has no memory for hundreds at once."""
+    return np.array_split(images, max(1, len(images) // 32))
+
+
 class _Calibration(CalibrationDataReader):
     def __init__(self, images: np.ndarray) -> None:
-        self._batches = iter(np.array_split(images, max(1, len(images) // 32)))
+        self._batches = iter(_batches(images))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
@@ -242,7 +247,7 @@ def serialised_with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
 
 def _compare(before: Callable, after: Callable, faces: Faces, temperature: float) -> Parity:
     remedies = {"checkpoint": "give another checkpoint", "exported model": "use another --precision"}
-    logits = [network(faces.images) for network in (before, after)]
+    logits = [np.concatenate([network(part) for part in _batches(faces.images)]) for network in (before, after)]
     for given, (whose, remedy) in zip(logits, remedies.items(), strict=True):
         if bad := int((~np.isfinite(given)).any(axis=1).sum()):  # a change by NaN would be above no limit
             raise InputError(

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,17 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-def describe_hardware() -> dict[str, Any]:
-    """Processor, threads and GPUs, as plain data."""
+def describe_hardware(gpus: Sequence[int] | None = None) -> dict[str, Any]:
+    """Processor, threads and GPUs, as plain data.
+
+    Args:
+        gpus: Positions of the GPUs that were used; None names all that this process may use.
+    """
     return {
         "cpu": _cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [torch.cuda.get_device_name(i) for i in (range(torch.cuda.device_count()) if gpus is None else gpus)],
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "platform": platform.platform(),
     }

@@ -83,7 +83,7 @@ def decode_picture(data: bytes, name: str, *, most_pixels: int | None = None) ->
     """
     limit = min((some for some in (most_pixels, Image.MAX_IMAGE_PIXELS) if some), default=None)
     width, height, animated = 0, 0, False
-    option = "" if most_pixels else " (--max-pixels)"
+    option = "" if most_pixels else " (--max-pixels; in Python PIL.Image.MAX_IMAGE_PIXELS)"
     too_large = f"has more than {limit:,} pixels, the limit{option}" if limit else ""
     try:
         with Image.open(io.BytesIO(data)) as header:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import torch
+
+MOST_VERSIONS = 64  # of a compiled network: one for each size of a batch, in training and in evaluation
 
 
 class Trainer(L.Trainer):
@@ -26,6 +29,8 @@ class _Compilation(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Once for full batches and once for an epoch's last, smaller one: otherwise that makes a version for any size,
         # which then serves the full ones too.
+        # Teachers share their classes' versions with it, of which torch would refuse the ninth.
+        torch._dynamo.config.recompile_limit = MOST_VERSIONS
         pl_module.net.compile(dynamic=False)
         if pl_module.teachers:
             pl_module.teachers.compile()

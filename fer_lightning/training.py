@@ -186,7 +186,11 @@ def _write_run(
         {
             **facts,
             "seed": cfg.seed,
-            "hardware": describe_hardware() | {"precision": str(trainer.precision), "devices": trainer.world_size},
+            "hardware": {
+                **describe_hardware(gpus=_gpus(trainer)),
+                "precision": str(trainer.precision),
+                "devices": trainer.world_size,
+            },
             "data": datamodule.fingerprint,
             "class_names": model.class_names,
             "selection": f"best epoch by {cfg.monitor.metric}" if cfg.monitor.metric else "last epoch",
@@ -207,6 +211,11 @@ def _write_run(
         "confusion_matrix.png, sample_predictions.png, predictions.csv. Curves: tensorboard --logdir outputs",
         soft_wrap=True,
     )
+
+
+def _gpus(trainer: L.Trainer) -> Sequence[int]:
+    """Positions of the GPUs that this process's machine trained on."""
+    return trainer.device_ids if trainer.strategy.root_device.type == "cuda" else ()
 
 
 def _log_hyper_parameters(

@@ -234,6 +234,14 @@ class TestWhatWasTrainedOn:
         result = run(*SYNTHETIC, "protocol.train_percent=50", "split=val")
         assert (result["seen"], "The epoch was chosen on these images" in result["note"]) == (None, True)
 
+    def test_where_no_metric_chose_the_last_epoch_none_is_said_to_have_been_chosen(self, run, finished_run, tmp_path):
+        checkpoint = load_checkpoint(finished_run / "checkpoints" / "best.ckpt")
+        checkpoint["hyper_parameters"]["training"]["monitor"] = None
+        torch.save(checkpoint, tmp_path / "model.ckpt")
+        result = run(*SYNTHETIC, "split=val", model=tmp_path / "model.ckpt")
+        assert (result["seen"], result["chosen"]) == (None, False)
+        assert "The model was neither trained nor chosen on these images" in result["note"]
+
     def test_a_temperature_that_was_fitted_on_the_images_is_told_whatever_part_it_was_trained_on(
         self, run, finished_run, tmp_path
     ):

@@ -95,6 +95,19 @@ def test_a_model_is_compared_by_the_probabilities_that_it_gives():
     assert _compare(one, other, faces, 0.5).largest_change == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
 
 
+def test_a_network_is_compared_in_parts_that_a_large_one_has_memory_for():
+    sizes = []
+    faces = Faces(np.zeros((100, 1), np.float32), np.zeros(100, int))
+
+    def network(images):
+        sizes.append(len(images))
+        return np.zeros((len(images), 2), np.float32)
+
+    _compare(network, network, faces, 1.0)
+    assert max(sizes) <= 34
+    assert sum(sizes) == 200
+
+
 def test_logits_that_are_not_finite_are_refused():
     faces = Faces(np.zeros((2, 1), np.float32), np.zeros(2, int))
     good, bad = (lambda images, x=x: np.float32([[0, 1], [x, 0]]) for x in (0, np.nan))

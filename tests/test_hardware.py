@@ -62,6 +62,14 @@ def test_the_hardware_is_described_in_plain_data():
     assert isinstance(described["cpu"], str)
 
 
+def test_of_several_gpus_those_that_were_used_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"GPU {i}")
+    assert describe_hardware()["gpus"] == ["GPU 0", "GPU 1", "GPU 2"]
+    assert describe_hardware(gpus=[1])["gpus"] == ["GPU 1"]
+    assert describe_hardware(gpus=())["gpus"] == []
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_the_memory_of_a_freed_tensor_is_kept_for_the_next():
     code = """

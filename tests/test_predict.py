@@ -21,8 +21,9 @@ from rich.console import Console
 from fer_lightning import predict as predict_module
 from fer_lightning.errors import InputError
 from fer_lightning.inference import timeline
+from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.pictures import VideoWriter, write_picture
-from fer_lightning.inference.predictor import Prediction
+from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.results import Results, VideoResults
 from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.inference.table import table_writer
@@ -526,6 +527,27 @@ def test_a_film_of_a_fast_and_crooked_rate_is_written(tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(143.857, rel=1e-3)
 
 
+def test_a_film_larger_than_its_format_allows_is_reduced(tmp_path):
+    film = VideoWriter(tmp_path / "film.mp4", 25)
+    film.write(np.zeros((64, 9000, 3), np.uint8))
+    film.close()
+    written = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    assert (written.get(cv2.CAP_PROP_FRAME_WIDTH), written.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (8190, 58)
+
+
+def test_a_face_in_a_slow_film_is_one_person_with_an_event(tmp_path):
+    box = Box(x=10, y=10, width=50, height=50, score=1)
+    face = Face(box=box, probabilities={name: float(name == "happy") for name in FER2013_CLASSES})
+    slow = Source(name="slow.mp4", kind="video", frames=lambda: iter([]), count=4, fps=0.5)
+    with Results(tmp_path, FER2013_CLASSES) as results, results.video(slow) as film:
+        for number in range(4):
+            frame = Frame(source="slow.mp4", number=number, time_s=2.0 * number)
+            [seen] = film.add(Prediction(frame=frame, faces=[face])).faces
+            assert seen.track == 0
+    [event] = pd.read_csv(tmp_path / "events.csv").to_dict("records")
+    assert (event["emotion"], event["frames"], event["offset_s"]) == ("happy", 4, 6.0)
+
+
 def test_each_slide_of_a_film_of_slides_is_shown(tmp_path, photo):
     written = []
     writer = SimpleNamespace(write=written.append, close=lambda: None)
@@ -574,6 +596,20 @@ class TestFiles:
             with self.results(tmp_path, formats=formats):
                 pass
             assert {path.name for path in tmp_path.iterdir()} == {f"predictions.{suffix}" for suffix in formats}
+
+    @pytest.mark.parametrize("kind", ["pictures", "videos"])
+    def test_hidden_faces_are_not_put_beside_shown_ones_of_an_earlier_run(self, tmp_path, kind):
+        (tmp_path / kind).mkdir()
+        with self.results(tmp_path, anonymous=True):
+            pass
+        (tmp_path / kind / "anna").touch()
+        with (
+            pytest.raises(InputError, match=f"{kind} has pictures of an earlier run: choose another --output"),
+            self.results(tmp_path, anonymous=True),
+        ):
+            pass
+        with self.results(tmp_path):
+            pass
 
     @pytest.mark.parametrize("name", ["predictions.csv", "events.csv", "predictions.parquet"])
     def test_tables_of_other_programs_are_not_deleted(self, tmp_path, name):

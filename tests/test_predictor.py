@@ -45,6 +45,12 @@ def test_content_that_is_no_picture_is_refused_without_printing_it(predictor):
         predictor.predict(b"words")
 
 
+def test_a_network_without_an_answer_is_refused(predictor, photo, monkeypatch):
+    monkeypatch.setattr(predictor._backend, "logits", lambda images: np.full((len(images), 7), np.nan, np.float32))
+    with pytest.raises(InputError, match=r"\.onnx gives logits that are not finite: use another model"):
+        predictor.predict(photo)
+
+
 def test_a_picture_without_a_face_is_not_classified(predictor):
     assert predictor.predict(np.zeros((200, 200, 3), np.uint8)) == []
 

@@ -89,6 +89,11 @@ class TestService:
         assert len(answer.files("timelines")) == 1
         assert answer.note.startswith("40 frames, 40 faces, read in ")
 
+    def test_what_is_no_film_is_no_frame_that_was_read(self, service, tmp_path):
+        (tmp_path / "bad.mp4").write_bytes(b"no film")
+        *_, answer = service.video(tmp_path / "bad.mp4", SETTINGS)
+        assert answer.note.startswith("0 frames, 0 faces, read in ")
+
     def test_a_cancelled_video_leaves_complete_files(self, service, film, monkeypatch):
         monkeypatch.setattr("fer_lightning.web.service.time", SimpleClock())
         reading = service.video(film, SETTINGS)

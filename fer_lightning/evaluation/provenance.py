@@ -58,7 +58,10 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     seen = next((reason for reason in reasons if reason is not None), None)
     ours = datamodule.fingerprint["splits"]
     held_out = split in ("val", "test") and _holds_out(card.training, split, ours)  # whatever part it learned from
-    chosen = split == "val" and any(_holds_out(training, "val", ours) for training in trainings(card.training))
+    chosen = split == "val" and any(
+        _holds_out(training, "val", ours) and training.get("monitor", "val/acc")
+        for training in trainings(card.training)
+    )
     note = _note(card, own=own or held_out, chosen=chosen, seen=seen)
     return Provenance(split=split, own=own, chosen=chosen, seen=seen, note=note)
 

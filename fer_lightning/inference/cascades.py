@@ -19,6 +19,6 @@ class Cascades:
             path = Path(cv2.data.haarcascades) / f"{name}.xml"
             cascade = cv2.CascadeClassifier(str(path))
             if cascade.empty():  # OpenCV does not raise
-                raise InputError(f"OpenCV has no cascade at {path}: install opencv-python>=4.12,<5 again")
+                raise InputError(f"OpenCV has no cascade at {path}: install opencv-python>=4.13,<5 again")
             setattr(self._loaded, name, cascade)
         return getattr(self._loaded, name)

@@ -14,6 +14,7 @@ from fer_lightning.inference.drawing import annotate, anonymise
 from fer_lightning.inference.predictor import Prediction
 
 LONGEST_SIDE = 65_500  # pixels, of a JPEG
+LONGEST_FILM_SIDE = 8_190  # of MPEG-4
 
 
 def annotated_frame(prediction: Prediction, *, anonymous: bool, bars: bool = False) -> np.ndarray:
@@ -34,8 +35,10 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
 
 def video_size(image: np.ndarray) -> tuple[int, int]:
-    """Width and height of a video that begins with this frame: codecs want them even."""
-    return image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
+    """Width and height of a video that begins with this frame: codecs want them even, and not too large."""
+    scale = min(1, LONGEST_FILM_SIDE / max(image.shape[:2]))
+    width, height = (max(1, int(side * scale) // 2) * 2 for side in (image.shape[1], image.shape[0]))
+    return width, height
 
 
 def scaled_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

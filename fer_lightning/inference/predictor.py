@@ -220,7 +220,10 @@ class Predictor:
         rows: list[list[float]] = []
         for first in range(0, len(crops), self.batch_size):
             images = card.preprocess.finish(np.stack(crops[first : first + self.batch_size]))
-            rows += softmax(self._backend.logits(images) / card.temperature).tolist()
+            logits = self._backend.logits(images)
+            if not np.isfinite(logits).all():  # the largest of them would be the first class
+                raise InputError(f"{self.model_path} gives logits that are not finite: use another model")
+            rows += softmax(logits / card.temperature).tolist()
         return [dict(zip(card.class_names, row, strict=True)) for row in rows]
 
 

@@ -21,6 +21,8 @@ LONGEST_NAME = 200  # bytes; most file systems allow 255, of which numbers, suff
 PROBLEM = ("source", "frame", "problem")
 EVENT = tuple(field.name for field in fields(Event))
 TABLE_BEGINNINGS = {"predictions.csv": "source,", "predictions.jsonl": '{"source":', "predictions.parquet": "PAR1"}
+LONGEST_GAP_S = 1.0  # how long a person may be out of sight and keep number and event
+FRAMES_OF_A_GAP = 2.5  # the same, where frames come more slowly: one of them may lack the face
 PLAIN_FPS = 25.0  # frame rate of an annotated video if its source has none
 LONGEST_STILL_S = 10.0  # longest time to show one frame in it; a longer gap is a clock that jumped
 
@@ -85,6 +87,7 @@ class Results:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._delete_earlier_tables()
+            self._refuse_shown_faces()
             with ExitStack() as stack:
                 for suffix in self._formats:
                     self._tables.append(self._table(f"predictions.{suffix}", self.columns))
@@ -126,6 +129,12 @@ class Results:
                     raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
         for path in tables:
             path.unlink(missing_ok=True)
+
+    def _refuse_shown_faces(self) -> None:
+        """Refuse a folder with pictures of an earlier prediction: those that hide faces would lie among them."""
+        for name in ("pictures", "videos"):
+            if self.anonymous and any((self.folder / name).glob("*")):
+                raise InputError(f"{self.folder / name} has pictures of an earlier run: choose another --output")
 
     def _table(self, name: str, names: Sequence[str]) -> TableWriter:
         opened = table_writer(self.folder / name, names)
@@ -188,8 +197,9 @@ class VideoResults:
         self._results = results
         self._name = results.file_name(source.name, "")
         self._source = source
-        self._tracker = Tracker(smooth_s=results.smooth_s)
-        self._events = EventRecorder()
+        gap_s = max(LONGEST_GAP_S, FRAMES_OF_A_GAP / source.fps) if source.fps else LONGEST_GAP_S
+        self._tracker = Tracker(smooth_s=results.smooth_s, gap_s=gap_s)
+        self._events = EventRecorder(gap_s=gap_s)
         self._timeline = Timeline(results.class_names)
         self._writer: VideoWriter | None = None
         self._fps = source.fps or PLAIN_FPS

@@ -31,7 +31,7 @@ class Comparison(NamedTuple):
     """What runs must have in common for their numbers to stand in one table.
 
     Attributes:
-        fingerprint: Hash of all images of the dataset.
+        fingerprint: Hash of all images of the dataset; empty where only a drawn part of its training images is known.
         measured: Hash of those of the compared split; empty where seeds and folds draw different ones.
     """
 
@@ -77,9 +77,10 @@ class Run:
         """The table to which its number belongs."""
         data, protocol = self.facts["data"], self.facts.get("config", {}).get("protocol") or {}
         drawn = "percent" in protocol or protocol.get("fold") is not None
+        drawn = drawn or (self.stage == "val" and protocol.get("val_percent") is not None)
         return Comparison(
             data["dataset"],
-            data["sha256"],
+            "" if protocol.get("train_percent") is not None else data["sha256"],
             data["protocol"],
             bool(data.get("leaks")),
             self.stage,

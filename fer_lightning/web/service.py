@@ -149,7 +149,8 @@ class Service:
             finally:
                 stream.close()  # finishes the video before the tables
         faces, seconds = sum(len(each.faces) for each in predictions), time.perf_counter() - started
-        note = f"{counted(len(predictions), 'frame')}, {counted(faces, 'face')}, read in {seconds:.1f} s."
+        read = sum(each.readable for each in predictions)
+        note = f"{counted(read, 'frame')}, {counted(faces, 'face')}, read in {seconds:.1f} s."
         yield Answer(folder=results.folder, predictions=predictions, note=note)
 
     def frame(self, jpeg: bytes, who: str, settings: Settings) -> dict[str, Any]:
