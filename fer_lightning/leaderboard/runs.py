@@ -77,7 +77,6 @@ class Run:
         """The table to which its number belongs."""
         data, protocol = self.facts["data"], self.facts.get("config", {}).get("protocol") or {}
         drawn = "percent" in protocol or protocol.get("fold") is not None
-        drawn = drawn or (self.stage == "val" and protocol.get("val_percent") is not None)
         return Comparison(
             data["dataset"],
             "" if protocol.get("train_percent") is not None else data["sha256"],
