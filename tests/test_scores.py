@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fer_lightning.evaluation.scores import Score, resample_weights, scores_with_intervals
+from fer_lightning.evaluation.scores import Score, mean_with_interval, resample_weights, scores_with_intervals
 
 
 def answers(classes: int, count: int = 401, *, missing: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +132,23 @@ def test_intervals_hold_the_value_shrink_with_more_images_and_repeat_with_the_se
         widths.append(score.high - score.low)
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.35)
     assert score == scores_with_intervals(*answers(5, 1600)).overall["acc"]
+
+
+def test_a_few_faces_that_are_all_right_have_no_interval():
+    targets = np.arange(40) % 4
+    for count in (9, 40):
+        score = scores_with_intervals(np.eye(4)[targets[:count]], targets[:count]).overall["acc"]
+        assert str(score) == "1.000"
+        assert str(mean_with_interval(np.ones(count))) == "1.000"
+
+
+@pytest.mark.parametrize(("people", "told"), [(9, False), (10, True)])
+def test_fewer_than_ten_people_have_no_interval(people, told):
+    probabilities, targets = answers(5, 200)
+    units = np.arange(200) % people
+    assert np.isfinite(scores_with_intervals(probabilities, targets, units=units).overall["acc"].low) == told
+    right = probabilities.argmax(axis=1) == targets
+    assert np.isfinite(mean_with_interval(right, units=units).low) == told
 
 
 def test_images_of_one_person_are_drawn_together_and_widen_the_interval():

@@ -13,6 +13,7 @@ from scipy import sparse
 
 BINS = 15  # bins of confidence, for the calibration error
 WITHOUT_INTERVAL = ("ece",)  # chance widens the gaps that it adds up, and resampling does so again
+LEAST_UNITS = 10  # images or people: resamples of fewer are too much alike
 BLOCK = 100  # resamples at a time, which limits the memory
 LEAST = np.finfo(np.float64).eps  # lower bound of probabilities in the log loss, as in scikit-learn
 
@@ -68,6 +69,9 @@ def scores_with_intervals(
 ) -> Scores:
     """Every score with its percentile bootstrap interval; `ece` without, since resamples are biased upwards.
 
+    Fewer than ten units have no intervals, nor has a score that is the same in all resamples: that all of a few faces
+    are right does not mean that the next will be.
+
     Args:
         probabilities: (N, K), rows adding up to 1.
         targets: int (N,).
@@ -97,7 +101,9 @@ def scores_with_intervals(
 
 
 def _resamples(count: int, resamples: int, seed: int, units: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Weights of images in all resamples, a block at a time."""
+    """Weights of images in all resamples, a block at a time; none of too few units."""
+    if len(np.unique(units) if units is not None else range(count)) < LEAST_UNITS:
+        return
     generator = np.random.default_rng(seed)
     for done in range(0, resamples, BLOCK):
         yield resample_weights(count, min(BLOCK, resamples - done), generator, units=units)
@@ -118,11 +124,9 @@ def mean_with_interval(
 ) -> Score:
     """The mean of values (N,), with its bootstrap interval as above."""
     mean = float(values.mean())
-    if not resamples:
-        return Score(mean, np.nan, np.nan)
     values = values.astype(float)
     means = [weights @ values / weights.sum(axis=1) for weights in _resamples(len(values), resamples, seed, units)]
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    low, high = _limits(np.concatenate([np.empty(0), *means]))
     return Score(mean, float(low), float(high))
 
 
@@ -132,12 +136,13 @@ def plain(scores: Mapping[str, Score]) -> dict[str, Any]:
 
 
 def _limits(values: np.ndarray) -> np.ndarray:
-    """The 2.5 and 97.5 percentiles over the first axis; NaN if at most half of the resamples have a number."""
+    """The 2.5 and 97.5 percentiles over the first axis; NaN if half of the resamples have none, or all the same."""
     shape = (2, *values.shape[1:])
     known = np.isfinite(values).mean(axis=0) > 0.5 if len(values) else np.zeros(values.shape[1:], bool)
     result = np.full(shape, np.nan)
     if known.any():
         result[..., known] = np.nanpercentile(values[..., known], (2.5, 97.5), axis=0)
+    result[:, result[0] == result[1]] = np.nan
     return result
 
 

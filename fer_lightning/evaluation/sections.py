@@ -16,7 +16,7 @@ from fer_lightning.evaluation.figures import (
 )
 from fer_lightning.evaluation.label_noise import suspicious_labels
 from fer_lightning.evaluation.measurement import Measurement, logits_of
-from fer_lightning.evaluation.scores import OVERALL, Score, Scores, plain
+from fer_lightning.evaluation.scores import LEAST_UNITS, OVERALL, Score, Scores, plain
 from fer_lightning.evaluation.section import Section
 from fer_lightning.metrics import worst_mistakes
 from fer_lightning.plots import (
@@ -208,7 +208,10 @@ def _what_is_drawn(measured: Measurement) -> str:
     if not measured.resamples:
         return "No intervals: evaluate.resamples=0."
     drawn = "people, each with all their images" if measured.people is not None else "images"
-    return f"95 % intervals: percentiles of {measured.resamples:,} bootstrap resamples, drawn from the {drawn}."
+    return (
+        f"95 % intervals: percentiles of {measured.resamples:,} bootstrap resamples, drawn from the {drawn}. Fewer than "
+        f"{LEAST_UNITS} of these have no interval, nor has a score that all resamples leave as it is."
+    )
 
 
 def _by_sequence(measured: Measurement) -> dict[str, Score] | None:
