@@ -209,8 +209,8 @@ def _what_is_drawn(measured: Measurement) -> str:
         return "No intervals: evaluate.resamples=0."
     drawn = "people, each with all their images" if measured.people is not None else "images"
     return (
-        f"95 % intervals: percentiles of {measured.resamples:,} bootstrap resamples, drawn from the {drawn}. Fewer than "
-        f"{LEAST_UNITS} of these have no interval, nor has a score that all resamples leave as it is."
+        f"95 % intervals: percentiles of {measured.resamples:,} bootstrap resamples, drawn from the {drawn}. Fewer "
+        f"than {LEAST_UNITS} of these have no interval, nor has a score that all resamples leave as it is."
     )
 
 
