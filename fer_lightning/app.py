@@ -112,8 +112,8 @@ def _by_name(models: list[str]) -> dict[str, Path | None]:
     if not models:
         return {"bundled": None}
     paths = [Path(model) for model in dict.fromkeys(models)]
-    names = [path.name for path in paths]
-    return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+    names = [path.absolute().name for path in paths]  # that of `.` too
+    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
 
 
 def run() -> None:

@@ -256,6 +256,8 @@ class TensorBoardPictures(Callback):
     def __init__(self, every_n_epochs: int = 5, faces: int = 32) -> None:
         if every_n_epochs < 1:
             raise InputError(f"callbacks.pictures.every_n_epochs must be at least 1, got {every_n_epochs}")
+        if faces < 1:
+            raise InputError(f"callbacks.pictures.faces must be at least 1, got {faces}")
         self.every_n_epochs = every_n_epochs
         self.faces = faces
 

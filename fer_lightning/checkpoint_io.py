@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch.save into a file reports a full disk with an error of its own
         torch.save(checkpoint, buffer)
         with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+            temporary.write_bytes(buffer.getbuffer())
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -9,6 +9,7 @@ os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 # Pictures are written and never shown: a training must not end with the display it was started on.
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import math
 import sys
 import warnings
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
 from fer_lightning.plain_errors import listed
 from fer_lightning.preprocess import Preprocess
-from fer_lightning.run_settings import LOWER_IS_BETTER
+from fer_lightning.run_settings import best_is
 from fer_lightning.setting_kinds import refuse_other_kinds
 from fer_lightning.sweep_folders import holds_run, job_name, run_of, sweep_name
 
@@ -177,11 +178,6 @@ def refuse_other_folder(cfg: DictConfig) -> None:
         )
 
 
-def best_is(metric: str | None) -> str:
-    """`min` for metrics that should be small, `max` for the others."""
-    return "min" if metric and metric.rpartition("/")[2] in LOWER_IS_BETTER else "max"
-
-
 def jobs_at_once(without_gpus: int) -> int:
     """One job per GPU that this process may use, or `without_gpus` jobs if there are none."""
     return len(visible_gpus()) or without_gpus
@@ -204,25 +200,34 @@ def compose_config(*overrides: str, command: str = "train") -> DictConfig:
 
 
 def check(cfg: DictConfig, schema: type) -> None:
-    """Refuse what Hydra accepts: unused top-level keys, added with `+key=value`, and values of the wrong kind."""
+    """Refuse what Hydra accepts: unused top-level keys, added with `+key=value`, and values that cannot be used."""
     known = {field.name for field in fields(schema)}
     if unknown := set(cfg) - known:
         raise InputError(
             f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {listed(known)}"
         )
-    _check_kinds(OmegaConf.to_container(cfg), "")
+    _check_values(OmegaConf.to_container(cfg), "")
 
 
-def _check_kinds(node: Mapping[Any, Any], place: str) -> None:
-    """Compare the settings of this package's and torch's constructors, at and below a node, with their signatures."""
+def _check_values(node: Mapping[Any, Any], place: str) -> None:
+    """Refuse, at and below a node, infinite numbers, which no JSON can hold, and what a constructor does not take.
+
+    The constructors are this package's and torch's, whose signatures say what they take.
+    """
     given = {str(key): value for key, value in node.items() if not str(value).startswith(("${", "???"))}
     if str(given.get("_target_")).startswith((f"{PACKAGE.name}.", "torch.optim.")):
-        refuse_other_kinds(get_object(given["_target_"]), given, place)
+        try:
+            constructor = get_object(given["_target_"])
+        except ImportError as error:
+            raise InputError(f"{place}_target_ names what does not exist, {given['_target_']} ({error})") from error
+        refuse_other_kinds(constructor, given, place)
     for key, value in given.items():
         parts = enumerate(value) if isinstance(value, list) else [(None, value)]
         for number, part in parts:
             if isinstance(part, dict):
-                _check_kinds(part, f"{place}{key}." if number is None else f"{place}{key}.{number}.")
+                _check_values(part, f"{place}{key}." if number is None else f"{place}{key}.{number}.")
+            if isinstance(part, float) and not math.isfinite(part):
+                raise InputError(f"{place}{key} must be a finite number, got {part}")
 
 
 def refuse_unread(cfg: DictConfig, neutral: Mapping[str, object]) -> None:

@@ -33,7 +33,7 @@ def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
         accelerator: The Trainer's accelerator: `auto`, `cpu`, `gpu` or `cuda`.
 
     Raises:
-        InputError: It is none of these.
+        InputError: It is none of these, or float16 where there is no GPU.
     """
     on_gpu = uses_gpu(accelerator)
     device = torch.cuda.get_device_name() if on_gpu else "this processor"
@@ -41,6 +41,8 @@ def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
     requested = "32-true" if str(requested) == "32" else requested
     if requested not in ("auto", *PRECISIONS):
         raise InputError(f"trainer.precision must be auto, {', '.join(PRECISIONS)}, got {requested}")
+    if requested == "16-mixed" and not on_gpu:
+        raise InputError("trainer.precision=16-mixed needs a GPU: on a CPU use auto, or bf16-mixed")
     if requested != "auto":
         emulated = requested.startswith("bf16") and not native
         return requested, "as configured" + (

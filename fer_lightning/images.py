@@ -1,6 +1,7 @@
 """Decoding of image files, the same for training and prediction."""
 
 import io
+import re
 import warnings
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 from fer_lightning.errors import InputError
 
 IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".avif",
     ".pgm", ".ppm", ".pbm", ".pnm",
 }  # fmt: skip
 
@@ -41,13 +42,18 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         raise BadImageError(name, f"({len(data)} bytes) does not decode as an image")
     if _is_cut_short(data):
         raise BadImageError(name, f"({len(data)} bytes) is cut short")
+    if (brightest := _brightest_value(data)) not in (255, 65535):
+        raise BadImageError(name, f"calls {brightest} white, where 255 and 65535 can be read: save it as PNG")
     return image
 
 
 def _decode_avif(data: bytes) -> np.ndarray:
     """Decode with Pillow: OpenCV does not turn an AVIF upright."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[..., ::-1].copy()
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[..., ::-1].copy()
+    except Exception as error:  # Pillow's plugins raise whatever they meet in a damaged file
+        raise ValueError(error) from error
 
 
 def _is_cut_short(data: bytes) -> bool:
@@ -60,6 +66,14 @@ def _is_cut_short(data: bytes) -> bool:
     if data.startswith(b"\x89PNG"):
         return b"IEND" not in data
     return False
+
+
+def _brightest_value(data: bytes) -> int:
+    """What a PGM or PPM calls white, by which OpenCV does not scale; 255 for all others."""
+    if data[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return 255
+    _, _width, _height, brightest, *_ = re.sub(rb"#[^\n]*", b"", data[:4096]).split(maxsplit=4)
+    return int(brightest)
 
 
 class Picture(NamedTuple):

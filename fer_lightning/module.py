@@ -19,6 +19,7 @@ from fer_lightning.initial_weights import load_initial_weights
 from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
 from fer_lightning.optim import decay_weights_only
+from fer_lightning.preprocess import MAX_CROP_MARGIN
 from fer_lightning.teachers import Teachers
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ class ExpressionClassifier(L.LightningModule):
             raise InputError(f"model.label_smoothing must be 0 to 1, got {label_smoothing}")
         if mixup < 0:
             raise InputError(f"model.mixup must be at least 0, got {mixup}")
+        if not 0 <= crop_margin <= MAX_CROP_MARGIN:
+            raise InputError(f"model.crop_margin must be 0 to {MAX_CROP_MARGIN}, got {crop_margin}")
         if not 0 <= teacher_share <= 1:
             raise InputError(f"model.teacher_share must be 0 to 1, got {teacher_share}")
         if bool(teachers) != bool(teacher_share):

@@ -34,6 +34,8 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final
     """Cosine decay from the optimizer's learning rate to `final`, after a linear rise over the fraction `warmup`."""
     if not 0 <= warmup < 1:
         raise InputError(f"scheduler.warmup is a fraction of all steps, from 0 to below 1, got {warmup}")
+    if final < 0:
+        raise InputError(f"scheduler.final, the rate of the last step, must be at least 0, got {final}")
     rising = round(warmup * total_steps)
     falling = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising), eta_min=final)
     if not rising:
@@ -52,6 +54,8 @@ def one_cycle(
     """
     if not 0 <= pct_start < 1:
         raise InputError(f"scheduler.pct_start is a fraction of all steps, from 0 to below 1, got {pct_start}")
+    if max_lr <= 0:
+        raise InputError(f"scheduler.max_lr, the highest rate, must be above 0, got {max_lr}")
     if pct_start * total_steps == 1:  # the first step has the highest rate, for which torch would divide by zero
         pct_start *= 1 - 1e-6
     scheduler = OneCycleLR(
@@ -64,6 +68,8 @@ def plateau(
     optimizer: Optimizer, total_steps: int, *, monitor: str, mode: str, factor: float, patience: int
 ) -> dict[str, Any]:
     """Multiply the rate by `factor` when `monitor` has not improved for `patience` epochs."""
+    if not 0 < factor < 1:
+        raise InputError(f"scheduler.factor must be between 0 and 1, got {factor}")
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 

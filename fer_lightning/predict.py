@@ -1,5 +1,6 @@
 """`fer-predict SOURCE...`: faces and emotions from photos, folders, video and webcam, as a table and as pictures."""
 
+import errno
 import os
 import signal
 import sys
@@ -254,7 +255,8 @@ def _predict(
                 raise
             console.print("Stopped; the results so far are kept.")
         except BrokenPipeError:
-            pass  # the reader of the rows has closed the pipe
+            if results.folder is not None:  # the reader of the rows has closed the pipe
+                console.print("Stopped, as nobody reads the rows any more; the results so far are kept.")
         except OSError as error:
             tally.stopped_by = _why_stopped(error, tally.frames, results)
         finally:
@@ -266,9 +268,11 @@ def _predict(
 
 
 def _why_stopped(error: OSError, frames: int, results: Results) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space there, or choose" if full else "choose"
     return (
         f"stopped after {frames} images, which all tables except parquet contain: {error.strerror or error} "
-        f"({results.folder or 'stdout'}); free some space there, or choose another --output"
+        f"({error.filename or results.folder or 'stdout'}); {remedy} another --output"
     )
 
 

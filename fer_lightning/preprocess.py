@@ -17,6 +17,7 @@ import numpy as np
 
 from fer_lightning.errors import InputError
 
+MAX_CROP_MARGIN = 2  # of a model's face crops, on each side, as a fraction of a detector's box
 SCALINGS = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}  # mean and standard deviation on the [0, 1] scale
 
 

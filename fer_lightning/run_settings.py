@@ -35,6 +35,11 @@ def flattened(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix.rstrip("."), json.dumps(node) if isinstance(node, list) else node
 
 
+def best_is(metric: str | None) -> str:
+    """`min` for metrics that should be small, `max` for the others."""
+    return "min" if metric and metric.rpartition("/")[2] in LOWER_IS_BETTER else "max"
+
+
 def asks_for_several(strategy: str, devices: Any) -> bool:
     """Whether these settings of a Trainer may put a run on several devices, with a process for each."""
     one = devices in (1, "1") or (isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) == 1)

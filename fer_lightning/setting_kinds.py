@@ -34,13 +34,22 @@ def _fits(value: object, hint: Any) -> bool:
     if isinstance(hint, UnionType):
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) in (Sequence, tuple):
-        return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+        if not isinstance(value, list | tuple):
+            return False
+        parts = get_args(hint) if _has_length(hint) else get_args(hint)[:1] * len(value)
+        return len(value) == len(parts) and all(map(_fits, value, parts))
     return type(value) in KINDS.get(hint, (type(value),))  # exactly: true is no whole number
+
+
+def _has_length(hint: Any) -> bool:
+    """Whether it is `tuple[X, Y]`, and not `tuple[X, ...]` or a sequence."""
+    return get_origin(hint) is tuple and ... not in get_args(hint)
 
 
 def _in_words(hint: Any) -> str:
     if isinstance(hint, UnionType):
         return " or ".join(dict.fromkeys(_in_words(part) for part in get_args(hint) if part is not Path))
     if get_origin(hint) in (Sequence, tuple):
-        return f"[{_in_words(get_args(hint)[0])}, ...]"
+        parts = get_args(hint) if _has_length(hint) else (get_args(hint)[0], ...)
+        return f"[{', '.join('...' if part is ... else _in_words(part) for part in parts)}]"
     return WORDS.get(hint, getattr(hint, "__name__", str(hint)))

@@ -36,7 +36,7 @@ from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
-from fer_lightning.training_checks import check_metrics, check_settings, require_no_monitor
+from fer_lightning.training_checks import check_metrics, check_processes, check_settings, require_no_monitor
 from fer_lightning.training_facts import training_facts
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             require_no_monitor(cfg)
             cfg.monitor.metric = None
         trainer = _make_trainer(cfg, run_dir, validates=validates)
+        check_processes(datamodule, trainer.world_size)
         if cfg.ckpt_path is not None:
             rank_zero_only(_reopen)(run_dir)
         try:

@@ -185,7 +185,23 @@ def test_a_setting_deep_within_others_is_refused_too():
 
 def test_a_list_is_refused_for_one_strange_item():
     strange = ("protocol=random_80_20", "protocol.percent=[80,a,20]")
-    with pytest.raises(InputError, match=r"protocol\.percent must be \[a whole number, \.\.\.\], got \[80, 'a', 20\]"):
+    with pytest.raises(
+        InputError, match=r"protocol\.percent must be \[(a whole number(, )?){3}\], got \[80, 'a', 20\]"
+    ):
+        check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("strange", "message"),
+    [
+        (["+optimizer.betas=[0.9]"], r"optimizer\.betas must be \[a number, a number\], got \[0\.9\]"),
+        (["data.cache_gb=inf"], r"data\.cache_gb must be a finite number, got inf"),
+        (["+data.x.y=[1.0,nan]"], r"data\.x\.y must be a finite number, got nan"),
+        (["optimizer._target_=torch.optim.Foo"], r"optimizer\._target_ names what does not exist, torch\.optim\.Foo"),
+    ],
+)
+def test_values_that_cannot_be_used_are_told_with_their_place(strange, message):
+    with pytest.raises(InputError, match=message):
         check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
 
 

@@ -36,8 +36,15 @@ def test_auto_looks_at_the_gpu_where_there_is_one(monkeypatch, capability, preci
     assert "a GPU" in reason
 
 
+def test_float16_is_refused_where_there_is_no_gpu(monkeypatch):
+    for accelerator in ("cpu", "auto"):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(InputError, match="16-mixed needs a GPU: on a CPU use auto, or bf16-mixed"):
+            choose_precision("16-mixed", accelerator)
+
+
 def test_a_precision_that_is_asked_for_is_kept():
-    assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as configured")
+    assert choose_precision("32-true", "cpu") == ("32-true", "as configured")
     assert choose_precision(32, "cpu") == ("32-true", "as configured")  # Hydra reads trainer.precision=32 as a number
 
 

@@ -32,7 +32,9 @@ KINDS = {
     "WebP": saved(PICTURE, "WEBP", lossless=True),
     "TIFF": saved(PICTURE, "TIFF"),
     "BMP": saved(PICTURE, "BMP"),
+    "PPM": saved(PICTURE, "PPM"),
 }
+AVIF = saved(Image.effect_noise((200, 200), 90), "AVIF")
 
 
 def test_a_photo_of_several_lenses_is_no_animation():
@@ -81,8 +83,10 @@ def test_a_picture_stands_as_its_exif_says(format_):
         (b"", r"\(0 bytes\) does not decode"),
         (b"Dear diary", r"\(10 bytes\) does not decode"),
         (KINDS["JPEG"][:-30], "is cut short|does not decode"),
+        (AVIF[: len(AVIF) * 6 // 10], "does not decode"),
+        (b"P5 # ten bits\n2 1\n1023\n\x00\x00\x03\xff", "calls 1023 white, where 255 and 65535 can be read: save it"),
     ],
-    ids=["empty", "text", "truncated"],
+    ids=["empty", "text", "truncated", "truncated AVIF", "ten bits"],
 )
 def test_what_does_not_decode_is_told(data, reason):
     with pytest.raises(BadImageError, match=reason):

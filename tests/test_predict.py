@@ -419,6 +419,18 @@ def test_a_reader_that_has_seen_enough_ends_the_run_quietly(onnx_model, many, tm
 
 
 @posix_only
+def test_a_reader_that_has_seen_enough_ends_the_other_results_too_and_is_told(onnx_model, many, tmp_path):
+    command = [sys.executable, "-m", "fer_lightning.predict", "*.jpg", "--json", "--save", "images"]
+    command += ["--model", str(onnx_model)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert b"Stopped, as nobody reads the rows any more" in errors
+
+
+@posix_only
 def test_a_video_under_a_name_that_is_not_text_is_refused_in_a_sentence(predict, video, tmp_path):
     video(3)
     finished = predict("film.mp4", "--save", "video", output=os.fsdecode(b"caf\xe9"))
@@ -473,10 +485,22 @@ def test_a_film_that_could_not_be_written_in_full_is_told(tmp_path):
     for _ in range(3):
         film.write(np.zeros((48, 64, 3), np.uint8))
     film._writer.release()
-    content = (tmp_path / "film.mp4").read_bytes()
-    (tmp_path / "film.mp4").write_bytes(content[: content.index(b"moov") - 4])  # the disk is full before the index
-    with pytest.raises(OSError, match=r"film\.mp4 holds 0 of its 3 frames"):
+    [unfinished] = tmp_path.iterdir()
+    content = unfinished.read_bytes()
+    unfinished.write_bytes(content[: content.index(b"moov") - 4])  # the disk is full before the index
+    with pytest.raises(OSError, match=r"film\.mp4 would hold 0 of its 3 frames"):
         film.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_film_that_fails_leaves_an_earlier_one_of_its_name(tmp_path):
+    (tmp_path / "film.mp4").write_text("an earlier film")
+    film = VideoWriter(tmp_path / "film.mp4", 25)
+    film.write(np.zeros((48, 64, 3), np.uint8))
+    film._written += 1
+    with pytest.raises(OSError, match="would hold 1 of its 2 frames"):
+        film.close()
+    assert (tmp_path / "film.mp4").read_text() == "an earlier film"
 
 
 @pytest.mark.parametrize("window_closed", [False, True], ids=["read to its end", "stopped midway"])
@@ -513,7 +537,8 @@ def test_a_run_whose_film_is_not_whole_says_so_and_keeps_the_rest(tmp_path, phot
 
     tally = predict_module._predict(stream(), results, Console(quiet=True), 3, show=window_closed)
     frames = 1 if window_closed else 3
-    message = rf"stopped after {frames} images, .*film\.mp4 holds 0 of its {frames} frames .*choose another --output"
+        lacks = rf"film\.mp4 would hold 0 of its {frames} frames"
+        message = rf"stopped after {frames} images, .*{lacks} .*; free some space there, or choose another --output"
     assert re.match(message, tally.stopped_by)
     assert len(pd.read_csv(out / "predictions.csv")) == frames
     assert (out / "events.csv").exists()
@@ -608,7 +633,23 @@ class TestFiles:
             self.results(tmp_path, anonymous=True),
         ):
             pass
+        assert (tmp_path / "predictions.csv").exists()
         with self.results(tmp_path):
+            pass
+
+    @pytest.mark.parametrize("kind", ["pictures", "videos", "timelines"])
+    def test_pictures_of_other_programs_are_not_written_over(self, tmp_path, kind):
+        wanted = {"pictures": kind == "pictures", "videos": kind == "videos", "moving": kind == "timelines"}
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "IMG_1.jpg").touch()
+        with (
+            pytest.raises(InputError, match=f"{kind} has files that are not of fer-predict: choose another --output"),
+            self.results(tmp_path, **wanted),
+        ):
+            pass
+        with self.results(tmp_path, moving=False):  # writes none of that kind
+            pass
+        with self.results(tmp_path, **wanted):  # now the folder has tables of fer-predict
             pass
 
     @pytest.mark.parametrize("name", ["predictions.csv", "events.csv", "predictions.parquet"])

@@ -420,8 +420,29 @@ class TestFolder:
     def test_folders_without_images_are_refused(self, tmp_path):
         (tmp_path / "cats").mkdir()
         (tmp_path / "cats" / "notes.txt").write_text("soft")
-        with pytest.raises(InputError, match=r"holds no image below its folders \(1 other files\)"):
+        with pytest.raises(InputError, match="no class folders with images .* found in"):
             read_folder(tmp_path)
+
+    def test_splits_without_classes_are_not_taken_for_classes(self, tmp_path, face, write_image):
+        for split in ("Train", "test"):
+            write_image(tmp_path / split / "0.png", face(0))
+        with pytest.raises(InputError, match="has the splits Train, test, but no class folders in them: put each"):
+            read_folder(tmp_path)
+
+    def test_splits_within_classes_are_not_dropped(self, tmp_path, face, write_image):
+        for name in ("cats/train/0", "cats/test/0", "dogs/train/0", "dogs/test/0"):
+            write_image(tmp_path / f"{name}.png", face(0))
+        with pytest.raises(
+            InputError, match=r"cats/test/0\.png lies in a split's folder inside its class's; put it the"
+        ):
+            read_folder(tmp_path)
+
+    def test_an_archive_is_found_beside_a_folder_of_notes(self, cats_and_dogs, tmp_path):
+        place = tmp_path / "downloads"
+        (place / "notes").mkdir(parents=True)
+        (place / "notes" / "readme.txt").write_text("soft")
+        shutil.make_archive(str(place / "pets"), "zip", cats_and_dogs(""))
+        assert read_folder(place).class_names == ("cats", "dogs")
 
 
 class TestPlaces:

@@ -58,6 +58,13 @@ def test_a_pattern_gives_what_it_matches_and_a_file_with_brackets_itself(place):
     assert kinds("[odd].png") == [("image", "[odd].png")]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need privileges")
+def test_a_link_that_leads_in_a_circle_gives_no_picture_twice(place):
+    (place / "photos" / "a" / "loop").symlink_to(place / "photos")
+    (place / "photos" / "more").symlink_to(place / "photos" / "a")  # a link, but no circle
+    assert kinds("photos/**/*.png") == [("image", "photos/a/z.png"), ("image", "photos/more/z.png")]
+
+
 @pytest.mark.parametrize(
     ("name", "problem"), [("nothing*.jpg", "matches no file"), ("empty", "holds no image or video")]
 )
@@ -70,6 +77,7 @@ def test_a_name_that_yields_nothing_says_so_beside_others(place, name, problem):
 
 def test_a_number_is_a_camera_unless_a_file_is_called_so(place, write_image, face):
     assert kinds("0") == [("camera", "camera 0")]
+    assert kinds("20240115123000") == [("image", "20240115123000")]
     write_image(place / "7.png", face(0))
     (place / "7.png").rename(place / "7")
     assert kinds("7") == [("image", "7")]

@@ -124,7 +124,7 @@ class TestRandom:
     def test_too_few_images_to_stratify_are_refused(self, targets, rarest):
         with pytest.raises(
             InputError,
-            match=f"random_80_10_10 cannot give each split .* rarest of {len(targets)} images, {rarest}.*unsplit",
+            match=f"random_80_10_10 cannot give each part .* rarest of {len(targets)} images, {rarest}.*unsplit",
         ):
             RANDOM["random_80_10_10"](index_of(targets))
 
@@ -251,7 +251,7 @@ class TestOfficial:
     def test_a_part_or_rest_without_room_for_every_class_is_refused(self, sad, percent):
         index = index_of([0, 1] * 50 + [2] * sad, splits=np.array(["train"] * (100 + sad)))
         with pytest.raises(
-            InputError, match=f"protocol.train_percent={percent} of .*: choose another, or null to keep"
+            InputError, match=f"protocol.train_percent={percent} cannot give .*; choose another, or null to keep"
         ):
             official(index, train_percent=percent)
 

@@ -286,7 +286,7 @@ def test_gradients_are_clipped_where_that_is_asked_for(run):
     [
         ("scheduler=one_cycle",),
         # Every epoch counts as none the better, so that each one lowers the rate.
-        ("scheduler=plateau", "scheduler.patience=0", "monitor.metric=val/loss", "monitor.mode=max"),
+        ("scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-9"),
         ("scheduler=cosine", "callbacks=ema", "callbacks.ema.decay=0.9"),
     ],
     ids=["one cycle", "plateau", "averaged"],
@@ -321,7 +321,7 @@ def test_a_run_does_not_go_on_from_another_fold_seed_or_schedule(run, tmp_path):
         ("callbacks=ema", "'callbacks'"),
         ("model.label_smoothing=0.2", "'label_smoothing'"),
         ("trainer.gradient_clip_val=1", "'gradient_clip_val'"),
-        ("trainer.precision=16-mixed", "'precision'"),
+        ("trainer.precision=bf16-mixed", "'precision'"),
         ("+trainer.accumulate_grad_batches=2", "'accumulate_grad_batches'"),
     ):
         with pytest.raises(InputError, match=f"was trained with training .*{difference}.* this run has"):
@@ -428,8 +428,34 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["trainer.limit_train_batches=0.001"], "the trainer does not accept these settings: .*limit_train_batches"),
         (["trainer.precision=bf16-true"], "trainer.precision must be auto, .*, got bf16-true"),
         (["+trainer.max_time=00:08:00:00"], "trainer.max_time would end a run within an epoch, before val"),
-        (["callbacks.last_checkpoint.filename=mine"], "callbacks.last_checkpoint must write last.ckpt, and all of it"),
-        (["+callbacks.best_checkpoint.save_weights_only=true"], "must write best.ckpt, and all of it"),
+        (
+            ["callbacks.last_checkpoint.filename=mine"],
+            "callbacks.last_checkpoint must write checkpoints/last.ckpt at the end of .* omit its filename",
+        ),
+        (["+callbacks.best_checkpoint.save_weights_only=true"], "best.ckpt .* all of it: omit its save_weights_only"),
+        (["callbacks.best_checkpoint.save_on_train_epoch_end=false"], "omit its save_on_train_epoch_end"),
+        (["callbacks.last_checkpoint.dirpath=elsewhere"], "callbacks.last_checkpoint .* omit its dirpath"),
+        (["callbacks.best_checkpoint.enable_version_counter=true"], "omit its enable_version_counter"),
+        (["callbacks.epoch_seed.seed=9"], "callbacks.epoch_seed.seed=9 is not the run's seed, 0: set seed alone"),
+        (
+            ["monitor.metric=val/loss", "monitor.mode=max"],
+            "monitor.mode=max would take the worst val/loss for the best",
+        ),
+        (
+            ["scheduler=plateau", "scheduler.monitor=val/loss", "scheduler.mode=max"],
+            "scheduler.mode=max would take the worst val/loss",
+        ),
+        (["scheduler=plateau", "scheduler.factor=1.5"], "scheduler.factor must be between 0 and 1, got 1.5"),
+        (["scheduler=cosine", "scheduler.final=-1"], "scheduler.final, .*, must be at least 0, got -1"),
+        (["scheduler.max_lr=-0.01"], "scheduler.max_lr, the highest rate, must be above 0, got -0.01"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be above 0, or null, got -1"),
+        (["+trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be at least 1, got 0"),
+        (
+            ["trainer=ddp", "trainer.strategy=ddp_spawn"],
+            "trainer.strategy=ddp_spawn would leave no results in this pro",
+        ),
+        (["+callbacks.pictures.faces=0"], "callbacks.pictures.faces must be at least 1, got 0"),
+        (["model.crop_margin=20"], "model.crop_margin must be 0 to 2, got 20"),
         (
             ["callbacks=early_stopping", "monitor.metric=null"],
             "early_stopping has nothing to watch: set mon",
@@ -454,6 +480,25 @@ def test_a_loss_chooses_its_lowest_epoch(run):
     folder = run("monitor.metric=val/loss", "logger=none", "trainer.max_epochs=3")
     epochs = pd.read_csv(folder / "metrics.csv")
     assert result(folder)["best_epoch"] == epochs["epoch"][epochs["val/loss"].idxmin()]
+
+
+@pytest.mark.parametrize("watching", ["scheduler=plateau", "callbacks=early_stopping"])
+def test_what_watches_a_loss_waits_for_a_lower_one(tmp_path, watching):
+    name = watching.partition("=")[2]
+    cfg = compose_config(watching, "output_dir=x", "monitor.metric=val/loss")
+    assert (cfg.scheduler if name == "plateau" else cfg.callbacks.early_stopping).mode == "min"
+    place = "scheduler" if name == "plateau" else f"callbacks.{name}"
+    other = compose_config(watching, "output_dir=x", f"{place}.monitor=val/loss")
+    assert (other.scheduler if name == "plateau" else other.callbacks.early_stopping).mode == "min"
+    assert other.monitor.mode == "max"
+
+
+def test_fewer_images_than_processes_are_told(tmp_path, write_image, face):
+    for name in ("train/calm/0", "train/calm/1", "train/glad/0", "train/glad/1", "val/calm/2"):
+        write_image(tmp_path / "mine" / f"{name}.png", face(0))
+    places = (f"data.root={tmp_path / 'mine'}", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
+    with pytest.raises(InputError, match=r"val has 1 images for 2 processes: lower trainer\.devices to 1"):
+        train(compose_config("data=folder", *places, *SMALL[3:], "trainer=ddp", "trainer.accelerator=cpu"))
 
 
 def test_a_minimised_metric_does_no_harm_without_validation(run):

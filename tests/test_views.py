@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import Box
 from fer_lightning.inference.predictor import Face, Prediction
-from fer_lightning.inference.sources import Frame
+from fer_lightning.inference.reading import predict_scenes
+from fer_lightning.inference.results import Results
+from fer_lightning.inference.sources import Frame, Source
 from fer_lightning.inference.views import fuse, matched_in_time, open_scenes
 
 
@@ -141,6 +144,31 @@ def test_folders_are_matched_by_file_names(tmp_path, write_image, face):
         ["2.png"] * 2,
         ["only.png"],
     ]
+
+
+def test_moments_are_numbered_though_views_end_and_a_lone_picture_is_one_row(tmp_path):
+    class Counting:
+        """A predictor that finds nothing."""
+
+        def predict_all(self, frames, **_):
+            for load in frames:
+                yield Prediction(frame=load(), faces=[])
+
+    def film(name, times):
+        frames = [
+            Frame(source=name, number=i, time_s=s, image=np.zeros((9, 9, 3), np.uint8)) for i, s in enumerate(times)
+        ]
+        return Source(name=name, kind="video", frames=lambda: iter([lambda f=f: f for f in frames]), fps=1)
+
+    def lone():
+        return Source(name="only.png", kind="image", frames=lambda: iter([lambda: Frame(source="only.png")]))
+
+    scenes = [[film("a", [0, 1]), film("b", [0, 5, 10])], [lone()]]
+    with Results(tmp_path, ["sad", "glad"], moving=True) as results:
+        list(predict_scenes(Counting(), scenes, "largest", results, keep_images=False))
+    rows = pd.read_csv(tmp_path / "predictions.csv")
+    assert rows[rows["source"] == "a + b"]["frame"].tolist() == [0, 1, 2, 3]
+    assert (rows["source"] == "only.png").sum() == 1
 
 
 @pytest.mark.parametrize(

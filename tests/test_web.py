@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -226,6 +227,14 @@ class TestService:
         assert [prediction.readable for prediction in answer.predictions] == [False, True]
         assert answer.predictions[0].frame.problem
 
+    def test_photos_of_one_name_are_told_apart(self, service, portrait, tmp_path):
+        (tmp_path / "other").mkdir()
+        other = shutil.copy(portrait, tmp_path / "other")
+        answer = service.photos([portrait, Path(other)], SETTINGS)
+        names = [prediction.frame.source for prediction in answer.predictions]
+        assert names == [portrait.name, f"{portrait.stem}_2{portrait.suffix}"]
+        assert len(dict(face_names(answer.predictions))) == 2
+
 
 class SimpleClock:
     """A second passes between any two looks at it; what else `time` has, threads of other services go on using."""
@@ -352,6 +361,7 @@ class TestCommand:
         runs = ["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"]
         assert list(_by_name(runs)) == runs
         assert _by_name([]) == {"bundled": None}
+        assert list(_by_name(["."])) == [Path.cwd().name]
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "fer_lightning.app", "--no-open", *options]

@@ -151,9 +151,8 @@ class FaceDataModule(L.LightningDataModule):
 
     def class_counts_drawn(self) -> np.ndarray:
         """How many images of each class an epoch draws, float (K,); without `oversample`, all of them."""
-        counts = self.class_counts("train").astype(float)
-        drawn = counts ** (1 - self.oversample) * (counts > 0)
-        return drawn * counts.sum() / drawn.sum()
+        targets = self.index.targets[self.split.train]
+        return len(targets) * np.bincount(targets, self._draw_weights(), minlength=len(self.class_names))
 
     def classes_missing_from(self, stage: str) -> list[str]:
         """Classes without an image in a split."""
@@ -217,9 +216,9 @@ class FaceDataModule(L.LightningDataModule):
 
     def _draw_weights(self) -> np.ndarray:
         """How often each training image is drawn, float (N,), adding up to 1."""
-        drawn, there_are = self.class_counts_drawn(), self.class_counts("train")
         targets = self.index.targets[self.split.train]
-        return drawn[targets] / there_are[targets] / len(targets)
+        weights = self.class_counts("train")[targets] ** -float(self.oversample)
+        return weights / weights.sum()
 
     @property
     def _gpu(self) -> torch.device | None:

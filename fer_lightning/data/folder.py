@@ -7,7 +7,7 @@ from unicodedata import normalize
 import numpy as np
 
 from fer_lightning.data.faces import FaceIndex
-from fer_lightning.data.tree import FileTree, find_tree
+from fer_lightning.data.tree import FileTree, find_tree, is_image
 from fer_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def read_folder(root: str | Path | None = None) -> FaceIndex:
     tree = find_tree(
         "folder",
         root,
-        holds=lambda name: "/" in name,
+        holds=lambda name: "/" in name and is_image(name),
         expected="class folders with images (<class>/image.jpg or train/<class>/image.jpg)",
         download="a dataset or collect images into one folder per class",
     )
@@ -68,6 +68,16 @@ def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
     has_splits = _has_splits(tree, names, parts)
     labels = [_label(tree, name, part[1:] if has_splits else part) for name, part in zip(names, parts, strict=True)]
     class_names = tuple(sorted(set(labels)))
+    if not {name.lower() for name in class_names} - SPLITS.keys():
+        raise InputError(
+            f"{tree.path} has the splits {', '.join(class_names)}, but no class folders in them: put each image in one "
+            "named after its class, as train/happy/1.png"
+        )
+    if all(len(part) > 1 and part[1].lower() in SPLITS for part in (part[has_splits:] for part in parts)):
+        raise InputError(
+            f"{tree.path}: {names[0]} lies in a split's folder inside its class's; put it the other way round, "
+            "train/<class> beside val/<class> and test/<class>"
+        )
     if len(class_names) < 2:
         raise InputError(f"{tree.path} has images of one class only, {class_names[0]!r}: at least two are needed")
     return FaceIndex(

@@ -5,6 +5,7 @@ reporting; any may be empty, and without `val` the number of epochs is fixed: th
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
@@ -71,11 +72,15 @@ def official(index: FaceIndex, *, val_percent: int = 0, train_percent: int | Non
         raise InputError(f"{index.dataset} has a val split of its own: omit protocol.val_percent={val_percent}")
     if val_percent:
         size = round(len(stages["train"]) * val_percent / 100)
-        parts = _stratified(index, stages["train"], size, seed=seed, name="official")
+        asked, remedy = f"protocol.val_percent={val_percent}", "choose another, or 0 for no val"
+        parts = _stratified(index, stages["train"], size, whole=stages["train"], seed=seed, asked=asked, remedy=remedy)
         stages["train"], stages["val"] = map(np.sort, parts)
     if train_percent is None:
         return Split(protocol="official", **stages)
-    kept = _part(index, stages["train"], train_percent, seed=seed)
+    rest = len(stages["train"]) - round(len(stages["train"]) * train_percent / 100)
+    asked, remedy = f"protocol.train_percent={train_percent}", "choose another, or null to keep all"
+    train = stages["train"]
+    kept, _ = _stratified(index, train, rest, whole=train, seed=seed, asked=asked, remedy=remedy)
     return Split(protocol=f"official_train_{train_percent}", **stages | {"train": np.sort(kept)})
 
 
@@ -99,10 +104,17 @@ def random(index: FaceIndex, *, percent: tuple[int, int, int], seed: int) -> Spl
             f"protocol {name}: percent must be three parts of 100 with train and test above 0, got {percent}"
         )
     count = len(index.targets)
-    train, rest = _stratified(index, np.arange(count), round(count * (100 - percent[0]) / 100), seed=seed, name=name)
+    draw = partial(
+        _stratified,
+        index,
+        whole=np.arange(count),
+        seed=seed,
+        asked=f"protocol {name}",
+        remedy="add some, use a protocol with fewer splits (random_80_20), or only measure (unsplit)",
+    )
+    train, rest = draw(np.arange(count), round(count * (100 - percent[0]) / 100))
     if percent[1]:
-        test_size = round(len(rest) * percent[2] / (percent[1] + percent[2]))
-        val, test = _stratified(index, rest, test_size, seed=seed, name=name)
+        val, test = draw(rest, round(len(rest) * percent[2] / (percent[1] + percent[2])))
     else:
         val, test = NOTHING, rest
     return Split(protocol=name, train=np.sort(train), val=np.sort(val), test=np.sort(test), leaks=True)
@@ -153,27 +165,20 @@ def _check(seed: int) -> None:
         raise InputError(f"protocol.seed must be 0 to {2**32 - 1}, got {seed}")
 
 
-def _part(index: FaceIndex, train: np.ndarray, percent: int, *, seed: int) -> np.ndarray:
-    size = round(len(train) * percent / 100)
-    try:
-        return train_test_split(train, train_size=size, stratify=index.targets[train], random_state=seed)[0]
-    except ValueError as error:
-        raise InputError(
-            f"protocol.train_percent={percent} of {len(train)} training images cannot be drawn from every class "
-            f"({error}): choose another, or null to keep all"
-        ) from error
-
-
 def _stratified(
-    index: FaceIndex, positions: np.ndarray, test_size: int, *, seed: int, name: str
+    index: FaceIndex, positions: np.ndarray, size: int, *, whole: np.ndarray, seed: int, asked: str, remedy: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `size` of the positions, with equal shares of each class; returns the rest and those.
+
+    The InputError of what cannot be drawn counts the classes of `whole`, of which the positions are a part.
+    """
     try:
-        return train_test_split(positions, test_size=test_size, stratify=index.targets[positions], random_state=seed)
+        return train_test_split(positions, test_size=size, stratify=index.targets[positions], random_state=seed)
     except ValueError as error:
-        counts = np.bincount(index.targets, minlength=len(index.class_names))
+        targets = index.targets[whole]
+        counts = np.bincount(targets, minlength=len(index.class_names))
         rarest = int(counts.argmin())
         raise InputError(
-            f"protocol {name} cannot give each split images of each class: the rarest of {len(index.targets)} images, "
-            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); add some, use a protocol with fewer splits "
-            "(random_80_20), or only measure (unsplit)"
+            f"{asked} cannot give each part images of each class: the rarest of {len(targets)} images, "
+            f"{index.class_names[rarest]}, has {counts[rarest]} ({error}); {remedy}"
         ) from error

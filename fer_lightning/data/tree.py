@@ -47,7 +47,7 @@ class FileTree:
 
     def images(self) -> list[str]:
         """The names with the suffix of an image file."""
-        return [name for name in self.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+        return [name for name in self.names if is_image(name)]
 
     def empty_folders(self) -> list[str]:
         """Folders with nothing in them, each ending in a slash."""
@@ -132,6 +132,11 @@ class FileTree:
 
 def _decode(tree: FileTree, names: Sequence[str], i: int) -> np.ndarray:
     return decode_image(tree.read(names[i]), names[i])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def find_tree(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fer_lightning.errors import InputError
-from fer_lightning.preprocess import Preprocess
+from fer_lightning.preprocess import MAX_CROP_MARGIN, Preprocess
 
 KEY = "fer_lightning"  # key in an ONNX file's metadata; its value is the card as JSON
 
@@ -38,8 +38,8 @@ class ModelCard:
             raise InputError(f"the model's class names {list(self.class_names)} are not two or more different ones")
         if not self.temperature > 0:
             raise InputError(f"the model's temperature must be above 0, got {self.temperature}")
-        if not 0 <= self.crop_margin <= 2:
-            raise InputError(f"the model's crop_margin must be 0 to 2, got {self.crop_margin}")
+        if not 0 <= self.crop_margin <= MAX_CROP_MARGIN:
+            raise InputError(f"the model's crop_margin must be 0 to {MAX_CROP_MARGIN}, got {self.crop_margin}")
 
     def to_json(self) -> str:
         """The whole card as JSON."""

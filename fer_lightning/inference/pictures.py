@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,8 @@ class VideoWriter:
                 f"OpenCV cannot write a video to {os.fsencode(path)}, whose name is not UTF-8: choose another --output"
             ) from error
         self.path = path
+        self._files = ExitStack()
+        self._unfinished = path
         # MPEG-4 divides a second into at most 65,535 parts, and OpenCV writes a rate of three decimals in thousandths.
         self._fps = round(fps, 2) if fps > 65 else fps
         self._writer: cv2.VideoWriter | None = None
@@ -72,8 +75,9 @@ class VideoWriter:
         """Append a frame; the first one's size is the video's, and others are scaled to it."""
         if self._writer is None:
             self._size = video_size(image)
+            self._unfinished = self._files.enter_context(replacing(self.path.absolute()))
             self._writer = cv2.VideoWriter(
-                str(self.path.absolute()),  # else FFmpeg takes a name's part before a colon for a protocol
+                str(self._unfinished),  # else FFmpeg takes a name's part before a colon for a protocol
                 cv2.VideoWriter_fourcc(*"mp4v"),
                 self._fps,
                 self._size,
@@ -87,9 +91,11 @@ class VideoWriter:
         """Finish the file; OSError if it lacks frames, as on a full disk, about which OpenCV itself says nothing."""
         if self._writer is None:
             return
-        self._writer.release()
-        film = cv2.VideoCapture(str(self.path.absolute()))
-        found = int(film.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 if it does not open
-        film.release()
-        if found < self._written:
-            raise OSError(errno.EIO, f"{self.path.name} holds {found} of its {self._written} frames", str(self.path))
+        with self._files:
+            self._writer.release()
+            film = cv2.VideoCapture(str(self._unfinished))
+            found = int(film.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 if it does not open
+            film.release()
+            if found < self._written:
+                lacks = f"{self.path.name} would hold {found} of its {self._written} frames"
+                raise OSError(errno.ENOSPC, lacks, str(self.path))

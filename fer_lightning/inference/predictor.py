@@ -1,5 +1,6 @@
 """From images to faces with emotions.   Shapes: N faces, C channels, S side in pixels, K classes."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -145,8 +146,10 @@ class Predictor:
         """
         if isinstance(image, np.ndarray):
             frame = Frame(source="array", image=_as_bgr(image))
-        elif isinstance(image, bytes):
-            frame = Frame(source="picture", image=decode_picture(image, "the picture").image)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            frame = Frame(source="picture", image=decode_picture(bytes(image), "the picture").image)
+        elif not isinstance(image, str | os.PathLike):
+            raise InputError(f"a picture is a path, the content of a file or an array, got {type(image).__name__}")
         else:
             found = open_sources([str(image)])
             if len(found) != 1 or found[0].kind != "image":

@@ -28,7 +28,7 @@ def predict_sources(
 def predict_scenes(
     predictor: Predictor, scenes: list[list[Source]], match: Match, results: Results, *, keep_images: bool
 ) -> Iterator[Prediction]:
-    """Write each view's own rows, and yield the fused predictions."""
+    """Write each view's own rows and, where there are several, fused ones; yield the latter, or the only view's."""
     for views in scenes:
         with ExitStack() as stack:
             streams = []
@@ -39,5 +39,6 @@ def predict_scenes(
                 add = stack.enter_context(results.video(source)).add if source.moving else results.add_picture
                 streams.append(map(add, predictions))
             name = " + ".join(source.name for source in views)
-            for moment in matched_in_time(streams):
-                yield results.add_rows(fuse(moment, name, match=match))
+            for number, moment in enumerate(matched_in_time(streams)):
+                fused = fuse(moment, name, number=number, match=match)
+                yield results.add_rows(fused) if len(views) > 1 else fused

@@ -66,6 +66,7 @@ class Results:
     ) -> None:
         self.folder = folder
         self.class_names = tuple(class_names)
+        self.moving = moving
         self.pictures = pictures
         self.videos = videos
         self.smooth_s = smooth_s if moving else 0.0
@@ -86,8 +87,9 @@ class Results:
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._delete_earlier_tables()
-            self._refuse_shown_faces()
+            self._refuse_other_files()
+            for name in self._earlier_tables():
+                (self.folder / name).unlink()
             with ExitStack() as stack:
                 for suffix in self._formats:
                     self._tables.append(self._table(f"predictions.{suffix}", self.columns))
@@ -117,24 +119,28 @@ class Results:
             if Path(os.path.realpath(source.name)).parent in places:
                 raise InputError(f"{source.name} might be written over: choose an --output other than {self.folder}")
 
-    def _delete_earlier_tables(self) -> None:
-        """Delete the tables of an earlier prediction, which would be about other sources; refuse to delete others."""
+    def _earlier_tables(self) -> list[str]:
+        """The tables of an earlier prediction, which would be about other sources; InputError for anybody else's."""
         beginnings = {"problems.csv": ",".join(PROBLEM), "events.csv": ",".join(EVENT)} | TABLE_BEGINNINGS
-        tables = {self.folder / name: beginning for name, beginning in beginnings.items()}
-        for path, beginning in tables.items():
-            if path.exists():
-                with path.open("rb") as file:
-                    found = file.read(len(beginning)).decode(errors="replace")
-                if found not in ("", beginning):
-                    raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
-        for path in tables:
-            path.unlink(missing_ok=True)
+        earlier = [name for name in beginnings if (self.folder / name).exists()]
+        for path, beginning in ((self.folder / name, beginnings[name]) for name in earlier):
+            with path.open("rb") as file:
+                found = file.read(len(beginning)).decode(errors="replace")
+            if found not in ("", beginning):
+                raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
+        return earlier
 
-    def _refuse_shown_faces(self) -> None:
-        """Refuse a folder with pictures of an earlier prediction: those that hide faces would lie among them."""
-        for name in ("pictures", "videos"):
-            if self.anonymous and any((self.folder / name).glob("*")):
-                raise InputError(f"{self.folder / name} has pictures of an earlier run: choose another --output")
+    def _refuse_other_files(self) -> None:
+        """Refuse a folder with files of somebody else, or with shown faces, among which hidden ones would lie."""
+        earlier = self._earlier_tables()
+        written = {"pictures": self.pictures, "videos": self.videos, "timelines": self.moving}
+        for path in (self.folder / name for name in written):
+            if not any(path.glob("*")):
+                continue
+            if self.anonymous and path.name != "timelines":
+                raise InputError(f"{path} has pictures of an earlier run: choose another --output")
+            if written[path.name] and not earlier:
+                raise InputError(f"{path} has files that are not of fer-predict: choose another --output")
 
     def _table(self, name: str, names: Sequence[str]) -> TableWriter:
         opened = table_writer(self.folder / name, names)
@@ -184,10 +190,15 @@ class Results:
         """A file name for each source: its own name, with a number if another file has the same name."""
         stem = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in Path(source).stem)
         stem = stem.encode()[:LONGEST_NAME].decode(errors="ignore")
-        numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
-        name = next(name for name in numbered if name.lower() not in self._given)  # some file systems ignore case
-        self._given.add(name.lower())
-        return f"{name}{suffix}"
+        return f"{free_name(stem, self._given)}{suffix}"
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A name, with a number if it is taken, and takes it; some file systems ignore case."""
+    numbered = chain([name], (f"{name}_{number}" for number in count(2)))
+    free = next(each for each in numbered if each.lower() not in taken)
+    taken.add(free.lower())
+    return free
 
 
 class VideoResults:

@@ -23,10 +23,11 @@ VIDEO_SUFFIXES = {
     ".ts", ".mts", ".m2ts",
 }  # fmt: skip
 # Photos that OpenCV does not decode: in a folder they are not passed over, but told as unreadable.
-UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".hif"}
 BOXED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2"}  # films made of boxes, each of which begins with its size
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
 RESULTS = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
+DIGITS_OF_A_CAMERA = 4  # longer numbers are names of files
 CAMERA_SILENCE_S = 5.0  # time without a frame after which a camera counts as lost
 
 
@@ -96,7 +97,7 @@ def open_sources(names: Sequence[str], *, start: float | None = None) -> list[So
     for name in names:
         if name == "-":
             sources.append(Source(name="-", kind="image", frames=_stdin))
-        elif name.isdecimal() and not Path(name).exists():
+        elif name.isdecimal() and len(name) <= DIGITS_OF_A_CAMERA and not Path(name).exists():
             sources.append(open_camera(int(name), start=start))
         elif os.path.isdir(name):  # noqa: PTH112 - a Path raises where it may not look
             sources += _below(name) or [_unreadable(name, "holds no image or video")]
@@ -131,9 +132,16 @@ def _matching(pattern: str) -> list[Source]:
         return RESULTS in pairwise(Path(path).absolute().parts)
 
     paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a Path knows no absolute patterns
+    paths = [path for path in paths if not _in_a_circle(path)]
     if not within_results(pattern):
         paths = [path for path in paths if not within_results(path)]
     return [_file(path) for path in paths if os.path.isfile(path)]  # noqa: PTH113 - a Path raises where it may not look
+
+
+def _in_a_circle(path: str) -> bool:
+    """Whether a path goes through a link to one of the folders above it, in which `**` finds all files once more."""
+    folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(path)).parents]  # noqa: PTH100
+    return len(set(folders)) < len(folders)
 
 
 def _file(path: str) -> Source:
@@ -256,7 +264,8 @@ def _ends_within_a_box(path: str) -> bool:
 
 def _why_no_video(path: str) -> str:
     try:
-        size = Path(path).stat().st_size
+        with Path(path).open("rb") as film:
+            size = film.seek(0, os.SEEK_END)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return f"({size} bytes) does not open as a video"

@@ -91,7 +91,7 @@ def _faces_table(predictions: list[Prediction]) -> Table:
     for prediction in predictions:
         for number, face in enumerate(prediction.faces):
             second = sorted(face.probabilities, key=face.probabilities.__getitem__)[-2]
-            runner_up = f"{second} {face.probabilities[second]:.0%}"
+            runner_up = escape(f"{second} {face.probabilities[second]:.0%}")
             source = escape(Path(prediction.frame.source).name)
-            table.add_row(source, str(number), face.emotion, f"{face.confidence:.0%}", runner_up)
+            table.add_row(source, str(number), escape(face.emotion), f"{face.confidence:.0%}", runner_up)
     return table

@@ -104,12 +104,13 @@ def _time(prediction: Prediction) -> float:
     return prediction.frame.time_s or 0.0
 
 
-def fuse(predictions: Sequence[Prediction], source: str, *, match: Match = "largest") -> Prediction:
+def fuse(predictions: Sequence[Prediction], source: str, *, number: int = 0, match: Match = "largest") -> Prediction:
     """One decision from several views of a moment: probabilities averaged with the detector's scores as weights.
 
     Args:
         predictions: One prediction per view; those without a face are ignored.
         source: Name of the fused views.
+        number: The moment's number among those of the scene.
         match: `largest` treats the largest face of each view as one person; `order` pairs faces from left to right,
             which needs the same number in each view, and otherwise falls back to `largest`.
     """
@@ -118,13 +119,8 @@ def fuse(predictions: Sequence[Prediction], source: str, *, match: Match = "larg
         people = list(zip(*(sorted(faces, key=lambda face: face.box.x) for faces in seen), strict=True))
     else:
         people = [[faces[0] for faces in seen]] if seen else []
-    frame = predictions[0].frame
     return Prediction(
-        frame=Frame(
-            source=source,
-            number=frame.number,
-            time_s=frame.time_s,
-        ),
+        frame=Frame(source=source, number=number, time_s=predictions[0].frame.time_s),
         faces=[_fused(faces) for faces in people],
         readable=any(prediction.readable for prediction in predictions),
     )

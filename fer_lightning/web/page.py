@@ -234,7 +234,7 @@ def _compare(service: Service, choices: list[Any]) -> None:
                 note = _in_words(answer)
         finally:
             _delete([uploaded])
-        return note, pictures, pd.DataFrame(rows).sort_values("face") if rows else None
+        return note, pictures, pd.DataFrame(rows).sort_values("face", kind="stable") if rows else None
 
     start.click(read, [upload, *choices], [words, gallery, table], api_name="compare", concurrency_id="read").then(
         lambda: None, None, [upload], api_visibility="private"

@@ -19,7 +19,7 @@ from fer_lightning.inference.detectors import create_detector
 from fer_lightning.inference.palette import colour_of
 from fer_lightning.inference.predictor import Face, Prediction, Predictor
 from fer_lightning.inference.reading import predict_sources
-from fer_lightning.inference.results import Results
+from fer_lightning.inference.results import Results, free_name
 from fer_lightning.inference.sources import Frame, Source, open_sources
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
 from fer_lightning.web.video_writer import BrowserVideoWriter
@@ -112,7 +112,8 @@ class Service:
     def photos(self, uploads: Sequence[Path], settings: Settings) -> Answer:
         """Read photos; for unreadable ones, the reason is in the predictions' frames."""
         predictor = self.predictor(settings)
-        sources = [source for path in uploads for source in _under_its_own_name(path)]
+        taken: set[str] = set()
+        sources = [_upload(path, free_name(path.stem, taken) + path.suffix) for path in uploads]
         if not sources:
             raise InputError("choose one or more photos first")
         predictions = []
@@ -130,7 +131,7 @@ class Service:
     def video(self, upload: Path, settings: Settings) -> Iterator[Answer]:
         """Read a video, yielding its progress now and then; if closed early, the results so far are complete."""
         predictor = self.predictor(settings)
-        [source] = _under_its_own_name(upload)
+        source = _upload(upload, upload.name)
         if source.kind != "video":
             raise InputError(f"{upload.name} is not a video: use the first tab for photos")
         results, predictions, started = self._results(predictor, settings, videos=True), [], time.perf_counter()
@@ -217,17 +218,15 @@ def face_names(predictions: Sequence[Prediction]) -> list[tuple[str, Face]]:
     ]
 
 
-def _under_its_own_name(path: Path) -> list[Source]:
-    """An upload as a source with its own file name, without the folder it was stored in."""
+def _upload(path: Path, name: str) -> Source:
+    """An upload as a source of that name, without the folder it was stored in."""
+    [source] = open_sources([str(path)])
 
-    def renamed(source: Source) -> Source:
-        def frames() -> Iterator[Any]:
-            for load in source.frames():
-                yield lambda load=load: replace(load(), source=path.name)
+    def frames() -> Iterator[Any]:
+        for load in source.frames():
+            yield lambda load=load: replace(load(), source=name)
 
-        return replace(source, name=path.name, frames=frames)
-
-    return [renamed(source) for source in open_sources([str(path)])]
+    return replace(source, name=name, frames=frames)
 
 
 def _without_pixels(prediction: Prediction) -> Prediction:
