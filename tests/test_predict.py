@@ -537,8 +537,8 @@ def test_a_run_whose_film_is_not_whole_says_so_and_keeps_the_rest(tmp_path, phot
 
     tally = predict_module._predict(stream(), results, Console(quiet=True), 3, show=window_closed)
     frames = 1 if window_closed else 3
-        lacks = rf"film\.mp4 would hold 0 of its {frames} frames"
-        message = rf"stopped after {frames} images, .*{lacks} .*; free some space there, or choose another --output"
+    lacks = rf"film\.mp4 would hold 0 of its {frames} frames"
+    message = rf"stopped after {frames} images, .*{lacks} .*; free some space there, or choose another --output"
     assert re.match(message, tally.stopped_by)
     assert len(pd.read_csv(out / "predictions.csv")) == frames
     assert (out / "events.csv").exists()
