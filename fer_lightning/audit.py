@@ -4,6 +4,7 @@ from fer_lightning import config  # isort: skip - sets what must be set before a
 
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fer_lightning.atomic import replacing
@@ -207,9 +209,10 @@ def _print(report: dict[str, Any], folder: Path, data: Sequence[str]) -> None:
             agree = overlap["near_same_label_share"]
             console.print(f"{stage} by class: {shares}; the label agrees for {agree:.1%}", soft_wrap=True)
     console.print(f"{len(report['flat'])} flat images")
+    command = ("python", "-m", "fer_lightning.evaluate")
     console.print(
-        f"Everything is in [bold]{folder}[/bold]: contact_sheet.png, pairs.csv, {FLAGGED}, report.json. "
-        f"Accuracy without them: {' '.join(['python -m fer_lightning.evaluate', *data])} audit={folder} ckpt_path=...",
+        f"Everything is in [bold]{escape(str(folder))}[/bold]: contact_sheet.png, pairs.csv, {FLAGGED}, report.json. "
+        f"Accuracy without them: {escape(shlex.join([*command, *data, f'audit={folder}', 'ckpt_path=...']))}",
         soft_wrap=True,
     )
 

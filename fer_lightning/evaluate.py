@@ -126,7 +126,7 @@ def _evaluate_several(cfg: DictConfig, run_dir: Path, facts: dict[str, Any]) -> 
         found.append(_evaluate_one(cfg, candidate, folder, facts))
     measured, scores = zip(*found, strict=True)
     sections = comparison_sections(measured, scores)
-    title = f"{len(measured)} models: {measured[0].title.removeprefix(f'{measured[0].model} ')}"
+    title = f"{len(measured)} models {measured[0].title.removeprefix(f'{measured[0].model} ')}"
     introduction = [f"Each model's own report: {', '.join(f'{folder.name}/report/index.html' for folder in folders)}."]
     write_report(run_dir / "report", title, introduction, sections, {"models": names}, None)
     return max(each.overall["acc"].value for each in scores)

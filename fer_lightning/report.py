@@ -114,9 +114,10 @@ def _write(folder: Path, made: list[Entry], runs: list[Run], metric: str, left_o
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"By kernel size": kernel_figure(made, metric), "Trained here, measured there": transfer_figure(runs)}
     for comparison, members in by_comparison(made).items():
+        compared = [entry for entry in members if entry.complete] or members
         figures |= {
-            f"Scores: {comparison}": bars_figure(members),
-            f"Cost: {comparison}": cost_figure(members, metric),
+            f"Scores: {comparison}": bars_figure(compared),
+            f"Cost: {comparison}": cost_figure(compared, metric),
             f"Learning curves, first seed: {comparison}": curves_figure(members),
         }
     drawn = {title: figure for title, figure in figures.items() if figure is not None}

@@ -7,12 +7,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from fer_lightning.config import CONF_DIR
+from fer_lightning.errors import InputError
 from fer_lightning.evaluation.attribution import occlusion_maps
 from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.calibration import abstaining, fit_temperature, reliability
 from fer_lightning.evaluation.card import LICENCES, training_in_words
 from fer_lightning.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from fer_lightning.evaluation.groups import gaps
+from fer_lightning.evaluation.figures import groups_figure
+from fer_lightning.evaluation.groups import _sorted, gaps, read_groups
 from fer_lightning.evaluation.label_noise import suspicious_labels
 from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.scores import Score
@@ -115,10 +117,35 @@ def test_an_answer_rests_on_the_place_that_decides_it():
 def test_no_gap_is_told_between_groups_of_a_few_images():
     def table(*sizes: int) -> pd.DataFrame:
         scores = [Score(value, np.nan, np.nan) for value in (1.0, 0.5)]
-        return pd.DataFrame({"images": sizes} | dict.fromkeys(("acc", "balanced_acc", "f1_macro"), scores))
+        shown = dict.fromkeys(("acc", "balanced_acc", "f1_macro"), scores)
+        return pd.DataFrame({"images": sizes, "classes": 7} | shown)
 
-    assert gaps(table(40, 60))["acc"] == pytest.approx(0.5)
+    assert gaps(table(40, 60)) == pytest.approx(dict.fromkeys(("acc", "balanced_acc", "f1_macro"), 0.5))
     assert gaps(table(40, 10)) == {}
+    assert gaps(table(40, 60).assign(people=[12, 9])) == {}
+    assert gaps(table(40, 60).assign(people=[12, 10]))["acc"] == pytest.approx(0.5)
+    assert gaps(table(40, 60).assign(classes=[7, 2])).keys() == {"acc", "balanced_acc"}
+
+
+def test_groups_that_are_numbers_stand_in_their_order():
+    assert _sorted(["100", "18", "unknown", "2.5"]) == ["2.5", "18", "100", "unknown"]
+    assert _sorted(["b", "10", "a"]) == ["10", "a", "b"]
+
+
+def test_a_column_that_is_no_group_is_refused_and_a_comma_too_many_is_not(tmp_path):
+    names = [f"{number}.png" for number in range(51)]
+    path = tmp_path / "groups.csv"
+    path.write_text("image,yaw\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
+    with pytest.raises(InputError, match="yaw has 51 values: put them into at most 50 ranges first"):
+        read_groups(str(path), names)
+    path.write_text("image,yaw\n" + "".join(f"{name},left,\n" for name in names))
+    assert set(read_groups(str(path), names)["yaw"]) == {"left"}
+
+
+def test_a_groups_name_may_hold_dollar_signs():
+    score = Score(0.5, 0.4, 0.6)
+    table = pd.DataFrame({"group": ["$20k-$40k", "under $20% to $30%"], "images": [40, 60], "acc": [score, score]})
+    groups_figure(table, "income").canvas.draw()
 
 
 def test_a_label_is_doubted_where_another_class_is_claimed_with_confidence():

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
+from fer_lightning.evaluation.scores import scores_with_intervals
 from fer_lightning.leaderboard.columns import table as table_of
 from fer_lightning.leaderboard.entries import entries
 from fer_lightning.leaderboard.figures import kernel_figure, pareto_front
@@ -179,6 +180,44 @@ class TestEntries:
             [entry] = leaderboard(tmp_path, name)
             assert entry.mean == pytest.approx(value), name
         assert table_of([entry], "acc")["f1_macro"].item() == pytest.approx(every[2])
+
+    def test_the_calibration_error_of_folds_is_that_of_all_their_predictions(self, write_run, tmp_path):
+        generator = np.random.default_rng(0)
+        probabilities = generator.dirichlet(np.ones(3), 90)
+        targets = generator.integers(0, 3, 90)
+        for fold, part in enumerate((slice(0, 40), slice(40, 90))):
+            folder = write_run(f"{fold}", fold=fold)
+            facts = json.loads((folder / "result.json").read_text())
+            facts["metrics"]["test/ece"] = 0.5
+            (folder / "result.json").write_text(json.dumps(facts))
+            table = {f"p_{k}": probabilities[:, k] for k in range(3)}
+            table |= {
+                "image": [f"{i}.png" for i in range(90)],
+                "target": targets,
+                "prediction": probabilities.argmax(1),
+            }
+            pd.DataFrame(table)[part].to_csv(folder / "predictions.csv", index=False)
+        [entry] = leaderboard(tmp_path, "ece")
+        expected = scores_with_intervals(probabilities, targets, resamples=0).overall["ece"].value
+        assert entry.mean == pytest.approx(expected)
+
+    def test_an_entry_without_a_split_that_others_were_drawn_stands_below_them(self, write_run, tmp_path):
+        for seed, acc in enumerate((0.9, 0.4)):  # the second split is hard
+            write_run(f"both{seed}", seed=seed, acc=acc, settings={"protocol": {"percent": [80, 0, 20], "seed": seed}})
+        write_run("easy", net="cnn3", acc=0.8, settings={"protocol": {"percent": [80, 0, 20], "seed": 0}})
+        both, easy = leaderboard(tmp_path)
+        assert (both.label, both.repetitions, both.complete) == ("cnn4", "2 seeds, 2 splits", True)
+        assert (easy.label, easy.repetitions, easy.complete) == ("cnn3", "1 seed, 1 split of others missing", False)
+
+    def test_a_val_that_is_drawn_by_seed_is_one_entry(self, write_run, tmp_path):
+        for seed in (0, 1):
+            folder = write_run(f"{seed}", seed=seed, settings={"protocol": {"val_percent": 10, "seed": seed}})
+            facts = json.loads((folder / "result.json").read_text())
+            facts["data"]["splits"]["val"] = {"count": 10, "classes": {}, "sha256": f"of seed {seed}"}
+            facts["metrics"]["val/acc"] = 0.5
+            (folder / "result.json").write_text(json.dumps(facts))
+        [entry] = entries(collect([tmp_path / "runs"], "val").runs, "acc")
+        assert entry.repetitions == "2 seeds, 2 splits"
 
     def test_folds_that_are_missing_are_told(self, write_run, tmp_path):
         write_run("first", acc=0.5, settings={"protocol": {"fold": 0, "n_folds": 10}})
@@ -488,6 +527,16 @@ def test_a_line_by_kernel_size_holds_what_differs_in_nothing_else(write_run, tmp
     [axes] = kernel_figure(leaderboard(tmp_path), "acc").axes
     lines = [container.lines[0].get_ydata().tolist() for container in axes.containers]
     assert sorted(lines) == [[0.1, 0.1], [0.4, 0.4]]
+
+
+def test_a_line_by_kernel_size_is_of_splits_that_all_have(write_run, tmp_path):
+    for kernel_size, accs in {3: (0.9, 0.3), 5: (0.8,)}.items():
+        for seed, acc in enumerate(accs):
+            protocol = {"percent": [80, 0, 20], "seed": seed}
+            name = f"{kernel_size}_{seed}"
+            write_run(name, acc=acc, seed=seed, kernel_size=kernel_size, settings={"protocol": protocol})
+    [axes] = kernel_figure(leaderboard(tmp_path), "acc").axes
+    assert [line.lines[0].get_ydata().tolist() for line in axes.containers] == [[0.9, 0.8]]
 
 
 def test_a_filter_means_values_and_p_values_are_of_accuracy_alone(write_run, tmp_path):

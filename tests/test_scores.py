@@ -134,6 +134,16 @@ def test_intervals_hold_the_value_shrink_with_more_images_and_repeat_with_the_se
     assert score == scores_with_intervals(*answers(5, 1600)).overall["acc"]
 
 
+def test_the_classes_of_a_mean_are_the_same_in_all_resamples():
+    targets = np.zeros(40, int)
+    probabilities = np.eye(3)[[1] + 39 * [0]]  # one image is taken for a class that is absent
+    scores, classes = scores_with_intervals(probabilities, targets)
+    assert scores["f1_macro"].value == pytest.approx(2 * 39 / 79 / 2)
+    assert scores["f1_macro"].high == pytest.approx(0.5)  # and not 1, where that image is not drawn
+    assert scores["precision_macro"].value == pytest.approx(0.5)
+    assert classes[1]["f1"].value == 0
+
+
 def test_a_few_faces_that_are_all_right_have_no_interval():
     targets = np.arange(40) % 4
     for count in (9, 40):

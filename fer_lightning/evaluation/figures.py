@@ -110,7 +110,8 @@ def groups_figure(table: pd.DataFrame, column: str) -> Figure:
     values, low, high = np.array(table.acc.tolist()).T
     errors = np.maximum(np.nan_to_num([values - low, high - values]), 0)
     axes.errorbar(values, places, xerr=errors, fmt="o", capsize=3)
-    axes.set_yticks(places, [f"{name} ({images:,})" for name, images in zip(table.group, table.images, strict=True)])
+    labels = [f"{name} ({images:,})" for name, images in zip(table.group, table.images, strict=True)]
+    axes.set_yticks(places, labels, parse_math=False)  # a group's name may hold dollar signs
     axes.set(xlabel="accuracy, 95 % interval", xlim=(0, 1.02), title=f"By {column}")
     axes.grid(alpha=0.3)
     return figure

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.figures import groups_figure
 from fer_lightning.evaluation.measurement import Measurement
-from fer_lightning.evaluation.scores import Score
+from fer_lightning.evaluation.scores import LEAST_UNITS, Score
 from fer_lightning.evaluation.section import Section
 
 SHOWN = ("acc", "balanced_acc", "f1_macro")
-FEW = 30  # images; smaller groups have intervals, but count for no gap
+FEW = 30  # images; smaller groups count for no gap, nor those of fewer people than an interval needs
+MOST = 50  # groups
 
 
 def groups_sections(measured: Measurement, path: str | None) -> list[Section]:
@@ -29,7 +31,8 @@ def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
         InputError: The file cannot be read, lacks some of these images, or has a column that is not an identifier.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])  # NA and None may be groups
+        # NA and None may be groups; a comma at each line's end makes no column the index.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
     except (OSError, ValueError) as error:
         raise InputError(f"groups={path} cannot be read as csv ({error})") from error
     if "image" not in table or len(table.columns) < 2:
@@ -47,12 +50,17 @@ def read_groups(path: str, names: Sequence[str]) -> pd.DataFrame:
             f"groups={path} lacks {len(missing):,} of {len(names):,} images, the first {missing[0]}: "
             "give each a row, with the group unknown if need be"
         )
-    return table.loc[list(names)].reset_index(drop=True)
+    table = table.loc[list(names)].reset_index(drop=True)
+    for column, count in table.nunique().items():
+        if count > MOST:
+            raise InputError(f"groups={path}: {column} has {count:,} values: put them into at most {MOST} ranges first")
+    return table
 
 
 def _group_section(measured: Measurement, groups: pd.Series) -> Section:
     rows = scores_by_group(measured, groups)
     between = gaps(rows)
+    people = f" and {LEAST_UNITS} people" if measured.people is not None else ""
     said = ", ".join(f"{name} {gap:.3f}" for name, gap in between.items())
     facts = {
         row["group"]: {name: value.plain() if isinstance(value, Score) else value for name, value in row.items()}
@@ -62,11 +70,12 @@ def _group_section(measured: Measurement, groups: pd.Series) -> Section:
         key=f"groups_{groups.name}",
         title=f"By {groups.name}",
         text=(
-            f"Largest gaps between groups of at least {FEW} images: {said}."
+            f"Largest gaps between groups of at least {FEW} images{people}: {said}."
             if between
-            else f"Fewer than two groups have {FEW} images: no gap is given.",
-            "A gap within the intervals may be chance, and no gap shows its cause. Means over classes leave out those "
-            "that a group lacks, so groups of other classes are asked other questions.",
+            else f"Fewer than two groups have {FEW} images{people}: no gap is given.",
+            "A gap within the intervals may be chance, and no gap shows its cause. balanced_acc leaves out classes "
+            "that a group lacks, and f1_macro counts one as 0 that is only predicted there: groups of other classes "
+            "are asked other questions, and have no gap of f1_macro.",
         ),
         tables={f"groups_{groups.name}": rows},
         figures={f"groups_{groups.name}": groups_figure(rows, str(groups.name))},
@@ -75,19 +84,34 @@ def _group_section(measured: Measurement, groups: pd.Series) -> Section:
 
 
 def scores_by_group(measured: Measurement, groups: pd.Series) -> pd.DataFrame:
-    """One row per group, sorted by name: images, and each score with its interval; `groups` is (N,)."""
+    """One row per group, in order: images, classes and people (if known), scores with intervals; `groups` is (N,)."""
     rows = []
-    for name in sorted(groups.unique()):
+    for name in _sorted(groups.unique()):
         mine = (groups == name).to_numpy()
         scores = measured.scores(rows=mine).overall
-        rows.append({"group": name, "images": int(mine.sum())} | {score: scores[score] for score in SHOWN})
+        counts = {"images": int(mine.sum()), "classes": len(np.unique(measured.targets[mine]))}
+        if measured.people is not None:
+            counts["people"] = len(np.unique(measured.people[mine]))
+        rows.append({"group": name} | counts | {score: scores[score] for score in SHOWN})
     return pd.DataFrame(rows)
 
 
+def _sorted(names: Sequence[str]) -> list[str]:
+    """Names of groups in alphabetical order, or by their values if all but `unknown` are numbers."""
+    numbers = pd.to_numeric(pd.Series(names), errors="coerce")
+    if all(number == number or name == "unknown" for number, name in zip(numbers, names, strict=True)):
+        return [name for _, name in sorted(zip(numbers.fillna(np.inf), names, strict=True))]
+    return sorted(names)
+
+
 def gaps(table: pd.DataFrame) -> dict[str, float]:
-    """For each score, the best minus the worst group, among groups of at least `FEW` images; empty for one group."""
-    enough = table[table.images >= FEW]
+    """For each score, the best minus the worst group, among those of enough images and people; empty for one group.
+
+    F1 averages over classes, and is compared only between groups of equally many.
+    """
+    enough = table[(table.images >= FEW) & (table.get("people", table.images) >= LEAST_UNITS)]
     if len(enough) < 2:
         return {}
-    values = {score: [of_group.value for of_group in enough[score]] for score in SHOWN}
+    compared = [score for score in SHOWN if score != "f1_macro" or enough.classes.nunique() == 1]
+    values = {score: [of_group.value for of_group in enough[score]] for score in compared}
     return {score: max(of_groups) - min(of_groups) for score, of_groups in values.items()}

@@ -58,11 +58,12 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     seen = next((reason for reason in reasons if reason is not None), None)
     ours = datamodule.fingerprint["splits"]
     held_out = split in ("val", "test") and _holds_out(card.training, split, ours)  # whatever part it learned from
-    chosen = split == "val" and any(
-        _holds_out(training, "val", ours) and training.get("monitor", "val/acc")
+    chose = [
+        split == "val" and _holds_out(training, "val", ours) and bool(training.get("monitor", "val/acc"))
         for training in trainings(card.training)
-    )
-    note = _note(card, own=own or held_out, chosen=chosen, seen=seen)
+    ]
+    chosen = any(chose)
+    note = _note(card, own=own or held_out, chosen=chosen, chosen_before=any(chose[1:]), seen=seen)
     return Provenance(split=split, own=own, chosen=chosen, seen=seen, note=note)
 
 
@@ -121,7 +122,7 @@ def _protocol(training: Mapping[str, Any]) -> str:
     return ", ".join([str(training.get("protocol")), *said])
 
 
-def _note(card: ModelCard, *, own: bool, chosen: bool, seen: str | None) -> str:
+def _note(card: ModelCard, *, own: bool, chosen: bool, chosen_before: bool, seen: str | None) -> str:
     if not card.training.get("splits"):
         return "The model file does not say what it was trained on: these images may be part of it."
     if seen is not None:
@@ -132,8 +133,10 @@ def _note(card: ModelCard, *, own: bool, chosen: bool, seen: str | None) -> str:
     if {} in trainings(card.training):
         return "What the model's initial weights or teachers saw is not recorded: these images may be part of it."
     if chosen:
-        whose = "The epoch" if own else "An epoch of the model's initial weights or teachers"
-        return f"{whose} was chosen on these images, so the figures are slightly optimistic."
+        before = "of the model's initial weights or teachers"
+        whose = f"The epoch, and one {before}, was" if own and chosen_before else "The epoch was"
+        whose = whose if own else f"An epoch {before} was"
+        return f"{whose} chosen on these images, so the figures are slightly optimistic."
     if own:
         return "The model was neither trained nor chosen on these images."
     return (

@@ -164,6 +164,8 @@ class _Answers:
             "brier": (probabilities**2).sum(axis=1) - 2 * of_target + 1,
         }
         self._cells = _indicator(targets * classes + predictions, classes**2)
+        # A class that is only ever predicted has an F1 of 0, also in resamples that leave its few predictions out.
+        self._lacking = np.isin(range(classes), predictions) & ~np.isin(range(classes), targets)
         bins = _indicator(np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1), BINS)
         self._gaps = sparse.csr_array(bins.multiply((hits - confidences)[:, None]))
         self._rankings = [_Ranking(probabilities[:, k], targets == k) for k in range(classes)]
@@ -178,14 +180,14 @@ class _Answers:
             "precision": _ratio(hits, predicted, where_none=0.0),
             "recall": _ratio(hits, true),
             "specificity": _ratio(every - true - predicted + hits, every - true),
-            "f1": _ratio(2 * hits, true + predicted),
+            "f1": np.where(self._lacking, 0.0, _ratio(2 * hits, true + predicted)),
         }
         areas = [ranking.areas(weights) for ranking in self._rankings]
         of_class["auroc"], of_class["auprc"] = (np.stack(of_curve, axis=-1) for of_curve in zip(*areas, strict=True))
         means = {name: weights @ values / total for name, values in self._of_image.items()}
         chance = (true * predicted).sum(axis=1) / total**2
         # A class without images that is never predicted is not counted.
-        asked = np.where(true + predicted > 0, 1.0, np.nan)
+        asked = np.where((true + predicted > 0) | self._lacking, 1.0, np.nan)
         return {
             "acc": means.pop("acc"),
             "balanced_acc": _mean(of_class["recall"]),

@@ -1,5 +1,6 @@
 """Report sections computed from a model's answers.   Shapes: N images, J shared classes."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def classes_section(measured: Measurement, scores: Scores) -> Section:
         title="By class",
         text=(
             *text,
-            "With 95 % intervals, which are too narrow for classes with few images; auroc and auprc are for the class "
-            "against the rest.",
+            ("With 95 % intervals, which are too narrow for classes with few images. " if measured.resamples else "")
+            + "auroc and auprc are for the class against the rest.",
         ),
         tables={"classes": pd.DataFrame(rows)},
         figures={
@@ -152,7 +153,7 @@ def fitted_temperature(measured: Measurement) -> tuple[float | None, str]:
 def calibration_section(measured: Measurement, fitted: float | None, note: str) -> Section:
     """Confidence against accuracy at several temperatures, and the effect of a confidence threshold."""
     temperatures = {"as trained": 1.0, "in the file": measured.temperature, "fitted on val": fitted}
-    if measured.temperature in (1.0, fitted):
+    if measured.temperature == 1 or math.isclose(measured.temperature, fitted or 0, rel_tol=1e-3):
         del temperatures["in the file"]
     at_temperature = {
         f"{name}, T = {value:.2f}": replace(measured, temperature=value)

@@ -1,7 +1,7 @@
 """Runs that differ only in seed, split or fold, as one row of a leaderboard."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from fer_lightning.leaderboard.labels import label_of
 from fer_lightning.leaderboard.pooling import scores_of_seeds
 from fer_lightning.leaderboard.runs import Comparison, Run, differing
 from fer_lightning.run_settings import LOWER_IS_BETTER, unless_empty
+from fer_lightning.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Entry:
             several splits or folds, which share images, so that their spread says too little about another training,
             and where a seed lacks folds that others have.
         repetitions: Number of runs in words: `3 seeds`, `1 seed, 10 folds`.
-        complete: Whether no fold is missing.
+        complete: Whether no fold is missing, nor a drawn split that others of the table were measured on.
         p_value: p-value of the difference from the table's best, as in `significance.py`; None if there is none.
     """
 
@@ -45,7 +46,7 @@ class Entry:
 
 
 def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None = None) -> list[Entry]:
-    """Group runs and summarise a metric: of each table the best first, but entries that lack folds last.
+    """Group runs and summarise a metric: of each table the best first, but entries that lack folds or splits last.
 
     Args:
         runs: Runs that have the metric.
@@ -64,8 +65,18 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     of_network: dict[tuple[Comparison, str], list[tuple]] = {}
     for comparison, network, values in groups:
         of_network.setdefault((comparison, network), []).append(values)
+    drawn: dict[Comparison, set[int | None]] = {}
+    for run in runs:
+        if not run.comparison.measured:
+            drawn.setdefault(run.comparison, set()).add(run.repetition.split_seed)
     made = [
-        _summary(comparison, label_of(network, keys, values, of_network[comparison, network]), members, metric)
+        _summary(
+            comparison,
+            label_of(network, keys, values, of_network[comparison, network]),
+            members,
+            metric,
+            drawn.get(comparison, set()),
+        )
         for (comparison, network, values), members in groups.items()
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
@@ -87,13 +98,15 @@ def _values_if_absent(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Co
     }
 
 
-def _summary(comparison: Comparison, label: str, runs: Sequence[Run], metric: str) -> Entry:
+def _summary(
+    comparison: Comparison, label: str, runs: Sequence[Run], metric: str, splits: Collection[int | None]
+) -> Entry:
     latest = _without_reruns(runs)
     per_seed = scores_of_seeds(latest, metric)
     spread = per_seed if len(per_seed) > 1 else [run.metrics[f"{comparison.stage}/{metric}"] for run in latest]
     std = float(np.std(spread, ddof=1)) if len(spread) > 1 else None
     seeds = len(per_seed)
-    counts = _Counts.of(latest)
+    counts = _Counts.of(latest, splits)
     independent = seeds > 1 and counts.splits == 1 and not counts.missing
     return Entry(
         comparison=comparison,
@@ -127,6 +140,7 @@ class _Counts(NamedTuple):
         folds: Number of folds that were run.
         n_folds: Number of folds that there are; None without folds.
         missing: Number of folds that some of the seeds and splits lack.
+        missing_splits: Number of drawn splits of the table that there is no run of: one may be harder than another.
     """
 
     seeds: int | None
@@ -134,19 +148,22 @@ class _Counts(NamedTuple):
     folds: int
     n_folds: int | None
     missing: int
+    missing_splits: int
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> "_Counts":
+    def of(cls, runs: Sequence[Run], splits_of_table: Collection[int | None]) -> "_Counts":
         seeds, splits, folds = (len(set(column)) for column in zip(*(run.repetition for run in runs), strict=True))
         n_folds = (runs[0].facts.get("config", {}).get("protocol") or {}).get("n_folds")
         if n_folds is None and folds > 1:
             n_folds = folds
         missing = len({run.repetition.of_folds for run in runs}) * folds - len(runs)
-        return cls(None if runs[0].repetition.seed is None else seeds, splits, folds, n_folds, missing)
+        missing_splits = len(set(splits_of_table) - {run.repetition.split_seed for run in runs})
+        seeds = None if runs[0].repetition.seed is None else seeds
+        return cls(seeds, splits, folds, n_folds, missing, missing_splits)
 
     @property
     def complete(self) -> bool:
-        return self.n_folds in (None, self.folds) and not self.missing
+        return self.n_folds in (None, self.folds) and not self.missing and not self.missing_splits
 
     def in_words(self, *, reruns: int) -> str:
         words = ["no seed" if self.seeds is None else f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]
@@ -158,6 +175,8 @@ class _Counts(NamedTuple):
             )
         if self.missing:
             words.append(f"{self.missing} missing")
+        if self.missing_splits:
+            words.append(f"{counted(self.missing_splits, 'split')} of others missing")
         if reruns:
             words.append(f"{reruns} run again")
         return ", ".join(words)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from fer_lightning.leaderboard.entries import Entry
-from fer_lightning.leaderboard.pooling import pooled_score
+from fer_lightning.leaderboard.pooling import pooled_score, scores_of_seeds
 from fer_lightning.leaderboard.runs import Run
 from fer_lightning.run_settings import LOWER_IS_BETTER
 
@@ -21,7 +21,7 @@ LINE = 60  # letters of a label beside a bar
 
 
 def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
-    """Metric by kernel size, with the standard deviation where there are several runs.
+    """Metric by kernel size, with the standard deviation where there are several runs, of splits that all have.
 
     There is one line for each table, network and combination of the other settings that tell the entries apart, except
     for the precision: of entries that differ only in that, the best is shown.
@@ -33,22 +33,34 @@ def kernel_figure(entries: Sequence[Entry], metric: str) -> Figure | None:
                 part for part in entry.label.split() if not part.startswith(("kernel_size=", "precision="))
             )
             lines.setdefault(f"{others}, {entry.comparison}", {}).setdefault(kernel, entry)
-    lines = {name: points for name, points in lines.items() if len(points) > 1}
-    if not lines:
+    scores = {name: _on_shared_splits(points, metric) for name, points in lines.items() if len(points) > 1}
+    scores = {name: points for name, points in scores.items() if points}
+    if not scores:
         return None
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, points in lines.items():
+    for name, points in scores.items():
         kernels = sorted(points)
-        means = [points[kernel].mean for kernel in kernels]
-        deviations = [points[kernel].std or 0.0 for kernel in kernels]
+        means = [np.mean(points[kernel]) for kernel in kernels]
+        deviations = [np.std(points[kernel], ddof=1) if len(points[kernel]) > 1 else 0.0 for kernel in kernels]
         axes.errorbar(kernels, means, yerr=deviations, marker="o", capsize=4, label=fill(name, 80))
-    all_kernels = sorted({kernel for points in lines.values() for kernel in points})
+    all_kernels = sorted({kernel for points in scores.values() for kernel in points})
     axes.set(xlabel="kernel size", ylabel=f"{metric} (bars: standard deviation of runs)", xticks=all_kernels)
     if metric != "loss":
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))  # a bar may exceed 1
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def _on_shared_splits(points: dict[int, Entry], metric: str) -> dict[int, list[float]]:
+    """The metric of each seed of the entries; of those whose splits were drawn, of seeds that all have."""
+    of_entry = {kernel: list(entry.runs) for kernel, entry in points.items()}
+    if not next(iter(points.values())).comparison.measured:
+        shared = set.intersection(*({run.repetition.split_seed for run in runs} for runs in of_entry.values()))
+        of_entry = {
+            kernel: [run for run in runs if run.repetition.split_seed in shared] for kernel, runs in of_entry.items()
+        }
+    return {kernel: scores_of_seeds(runs, metric) for kernel, runs in of_entry.items() if runs}
 
 
 def bars_figure(entries: Sequence[Entry]) -> Figure | None:

@@ -16,7 +16,8 @@ from fer_lightning.markdown import markdown_table
 NOTE = (
     "Mean over seeds and splits; the folds of a seed are pooled first, accuracy by their images and scores of classes "
     "by all their predictions. std is over the seeds and splits, or over the folds of a single one; ± is the 95 % "
-    "interval of the mean over seeds (Student's t), where all have the same split. Entries that lack folds stand last. "
+    "interval of the mean over seeds (Student's t), where all have the same split. Entries that lack folds, or random "
+    "splits that others were measured on, stand last. "
     "p, of accuracy only: against the best of the table, on the same test images, how often a difference as large "
     "would come about if each image's (where they are known, each person's) had its sign by chance (exact; for two "
     "networks McNemar's test). It is about these trained networks on other images, not about another training of them. "

@@ -8,13 +8,15 @@ import pandas as pd
 
 from fer_lightning.leaderboard.runs import Run
 
+BINS = 15  # of confidence
+
 
 def pooled_score(runs: Sequence[Run], name: str) -> float | None:
     """Mean of a metric over seeds; None if a run lacks it.
 
-    The folds of a seed are pooled: scores of classes are computed from the predictions of all folds together, since
-    their mean over folds is a different number; accuracy, calibration, and all metrics without predictions.csv are
-    means over images.
+    The folds of a seed are pooled: scores of classes and the calibration error are computed from the predictions of all
+    folds together, since their means over folds are other numbers; accuracy, and all metrics without predictions.csv,
+    are means over images.
     """
     if any(f"{run.stage}/{name}" not in run.metrics for run in runs):
         return None
@@ -34,8 +36,18 @@ def _pooled(folds: Sequence[Run], name: str) -> float:
         tables = [run.predictions() for run in folds]
         if all(table is not None for table in tables):
             return OF_CLASSES[name](_Classes.of(pd.concat(tables)))
+    if name == "ece" and len(folds) > 1:
+        tables = [run.confidences() for run in folds]
+        if all(table is not None for table in tables):
+            return _calibration_error(pd.concat(tables))
     values = [run.metrics[f"{run.stage}/{name}"] for run in folds]
     return float(np.average(values, weights=[run.count for run in folds]))
+
+
+def _calibration_error(answers: pd.DataFrame) -> float:
+    """Mean distance of confidence and accuracy in equally wide bins of confidence, as torchmetrics has it."""
+    bins = np.ceil(answers["confidence"] * BINS).clip(1, BINS)
+    return float((answers["correct"] - answers["confidence"]).groupby(bins).sum().abs().sum() / len(answers))
 
 
 class _Classes(NamedTuple):

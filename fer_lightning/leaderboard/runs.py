@@ -77,6 +77,7 @@ class Run:
         """The table to which its number belongs."""
         data, protocol = self.facts["data"], self.facts.get("config", {}).get("protocol") or {}
         drawn = "percent" in protocol or protocol.get("fold") is not None
+        drawn |= self.stage == "val" and bool(protocol.get("val_percent"))
         return Comparison(
             data["dataset"],
             "" if protocol.get("train_percent") is not None else data["sha256"],
@@ -139,6 +140,18 @@ class Run:
             return None
         person = table["person" if "person" in told else "image"]
         return table.assign(person=person, correct=table["target"] == table["prediction"])
+
+    def confidences(self) -> pd.DataFrame | None:
+        """One row per image: confidence, correct; None if the table is missing, or holds no probabilities."""
+        predictions = self.predictions()
+        if predictions is None:
+            return None
+        path = self.folder / "predictions.csv"
+        told = [name for name in pd.read_csv(path, nrows=0) if name.startswith("p_")]
+        if not told:
+            return None
+        confidence = pd.read_csv(path, usecols=told, engine="pyarrow").max(axis=1)
+        return pd.DataFrame({"confidence": confidence, "correct": predictions["correct"]})
 
     def epochs(self) -> pd.DataFrame | None:
         """The run's `metrics.csv`; None if it is missing or unreadable."""
