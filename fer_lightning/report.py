@@ -14,9 +14,9 @@ from fer_lightning.atomic import replacing
 from fer_lightning.command import run_command
 from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.columns import HEADER, cells, table
-from fer_lightning.leaderboard.entries import Entry, entries
+from fer_lightning.leaderboard.entries import Entry, by_comparison, entries
 from fer_lightning.leaderboard.figures import bars_figure, cost_figure, curves_figure, kernel_figure, transfer_figure
-from fer_lightning.leaderboard.page import by_comparison, markdown, page
+from fer_lightning.leaderboard.page import markdown, page
 from fer_lightning.leaderboard.runs import Run, collect
 from fer_lightning.leaderboard.significance import with_p_values
 

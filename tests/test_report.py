@@ -495,7 +495,7 @@ def test_a_class_may_be_called_none(write_run, tmp_path):
         folder / "predictions.csv", index=False
     )
     [run] = collect([tmp_path / "runs"]).runs
-    assert run.predictions().correct.all()
+    assert run.predictions.correct.all()
 
 
 def test_models_measured_elsewhere_make_a_matrix_and_no_entry(write_run, tmp_path):
@@ -567,6 +567,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
     (cut / "result.json").write_text((cut / "result.json").read_text()[:100])
     write_run("later", schema_version=2)
     write_run("empty", metrics={})
+    write_run("null", metrics=None)
+    write_run("odd", metrics={"test/acc": None})
+    write_run("bare", data={"sha256": "0"})
     (tmp_path / "runs" / "unfinished" / "checkpoints").mkdir(parents=True)
     (tmp_path / "runs" / "broke").mkdir()
     (tmp_path / "runs" / "broke" / "failure.json").write_text('{"reason": "killed by SIGKILL"}')
@@ -576,6 +579,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(write_run, tmp_path):
         "cut cannot be read",
         "later has schema 2",
         "empty has no accuracy",
+        "null has no mapping under metrics",
+        "odd has a metric that is no number: test/acc",
+        "bare lacks data.dataset, data.protocol, data.splits",
         "unfinished is unfinished",
         "broke failed: killed by SIGKILL",
     ):

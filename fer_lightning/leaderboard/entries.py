@@ -83,6 +83,14 @@ def entries(runs: Sequence[Run], metric: str, *, group_by: Sequence[str] | None 
     return sorted(made, key=lambda entry: (entry.comparison, not entry.complete, sign * entry.mean))
 
 
+def by_comparison(entries: Sequence[Entry]) -> dict[Comparison, list[Entry]]:
+    """The entries of each table, in order."""
+    result: dict[Comparison, list[Entry]] = {}
+    for entry in entries:
+        result.setdefault(entry.comparison, []).append(entry)
+    return result
+
+
 def _text(value: Any) -> str:
     """The value of a setting, alike for 1 and 1.0, which are the same setting."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)

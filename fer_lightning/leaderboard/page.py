@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from fer_lightning import html_page
 from fer_lightning.leaderboard.columns import HEADER, cells
-from fer_lightning.leaderboard.entries import Entry
-from fer_lightning.leaderboard.runs import Comparison
+from fer_lightning.leaderboard.entries import Entry, by_comparison
 from fer_lightning.leaderboard.significance import MOST_TESTED
 from fer_lightning.markdown import markdown_table
 
@@ -25,14 +24,6 @@ NOTE = (
     f"the images differ, and after {MOST_TESTED} others. Training times of different hardware do not compare, and some "
     "include pauses or other work. Tables are never to be compared with each other."
 )
-
-
-def by_comparison(entries: Sequence[Entry]) -> dict[Comparison, list[Entry]]:
-    """The entries of each table, in order."""
-    result: dict[Comparison, list[Entry]] = {}
-    for entry in entries:
-        result.setdefault(entry.comparison, []).append(entry)
-    return result
 
 
 def markdown(entries: Sequence[Entry], metric: str) -> str:

@@ -33,7 +33,7 @@ def scores_of_seeds(runs: Sequence[Run], name: str) -> list[float]:
 
 def _pooled(folds: Sequence[Run], name: str) -> float:
     if name in OF_CLASSES and len(folds) > 1:
-        tables = [run.predictions() for run in folds]
+        tables = [run.predictions for run in folds]
         if all(table is not None for table in tables):
             return OF_CLASSES[name](_Classes.of(pd.concat(tables)))
     if name == "ece" and len(folds) > 1:

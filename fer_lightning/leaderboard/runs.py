@@ -122,6 +122,7 @@ class Run:
         """Number of images of the compared split."""
         return self.facts["data"]["splits"][self.stage]["count"]
 
+    @cached_property
     def predictions(self) -> pd.DataFrame | None:
         """One row per image: image, person, target, prediction, correct.
 
@@ -143,15 +144,14 @@ class Run:
 
     def confidences(self) -> pd.DataFrame | None:
         """One row per image: confidence, correct; None if the table is missing, or holds no probabilities."""
-        predictions = self.predictions()
-        if predictions is None:
+        if self.predictions is None:
             return None
         path = self.folder / "predictions.csv"
         told = [name for name in pd.read_csv(path, nrows=0) if name.startswith("p_")]
         if not told:
             return None
         confidence = pd.read_csv(path, usecols=told, engine="pyarrow").max(axis=1)
-        return pd.DataFrame({"confidence": confidence, "correct": predictions["correct"]})
+        return pd.DataFrame({"confidence": confidence, "correct": self.predictions["correct"]})
 
     def epochs(self) -> pd.DataFrame | None:
         """The run's `metrics.csv`; None if it is missing or unreadable."""
@@ -244,6 +244,12 @@ def _read(path: Path, stage: str | None) -> Run:
         raise InputError(f"has schema {version}, but this version reads {SCHEMA_VERSION}")
     if missing := {"metrics", "data"} - facts.keys():
         raise InputError(f"lacks {', '.join(sorted(missing))}")
+    if wrong := [name for name in ("metrics", "data", "config") if not isinstance(facts.get(name, {}), dict)]:
+        raise InputError(f"has no mapping under {wrong[0]}")
+    if missing := {"dataset", "protocol", "splits"} - facts["data"].keys():
+        raise InputError(f"lacks data.{', data.'.join(sorted(missing))}")
+    if odd := [name for name, value in facts["metrics"].items() if not isinstance(value, int | float)]:
+        raise InputError(f"has a metric that is no number: {odd[0]}")
     if "sha256" not in facts["data"]:
         raise InputError("does not say which images it used: data.sha256 is missing")
     stages = (stage,) if stage else ("test", "val")

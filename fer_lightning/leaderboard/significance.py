@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import signal, stats
 
-from fer_lightning.leaderboard.entries import Entry
+from fer_lightning.leaderboard.entries import Entry, by_comparison
 
 MOST_TESTED = 25  # entries per table that are tested against its best
 
@@ -19,8 +19,7 @@ def with_p_values(made: Sequence[Entry]) -> list[Entry]:
     the best was chosen on the same images, so its lead is the largest of all pairs' differences.
     """
     result = []
-    for comparison in dict.fromkeys(entry.comparison for entry in made):
-        best, *others = [entry for entry in made if entry.comparison == comparison]
+    for best, *others in by_comparison(made).values():
         of_best = _right(best) if others else None
         tested, rest = others[:MOST_TESTED], others[MOST_TESTED:]
         pairs = len(others) * (len(others) + 1) / 2
@@ -37,7 +36,7 @@ def _right(entry: Entry) -> pd.DataFrame | None:
     """
     parts = []
     for run in entry.runs:
-        if (predictions := run.predictions()) is None:
+        if (predictions := run.predictions) is None:
             return None
         # Where all runs have one split, an image is the same whatever the seed.
         part = "" if entry.comparison.measured else f"{run.repetition.split_seed} {run.repetition.fold}"
