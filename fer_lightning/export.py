@@ -30,7 +30,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.command import run_command
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
-from fer_lightning.evaluation.cost import seconds_of
+from fer_lightning.evaluation.cost import cost_of, seconds_of
 from fer_lightning.inference.backends import OnnxBackend
 from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.predictor import softmax
@@ -94,7 +94,9 @@ def export(checkpoint_path: Path, output: Path, precision: Precision) -> Parity:
     datamodule = _datamodule_of(result, _run_folder(checkpoint_path))
     unseen = next(stage for stage in ("val", "test", "train") if datamodule.has(stage))
     faces = _some_faces(datamodule, unseen)
-    model = to_onnx(net_of(checkpoint, str(checkpoint_path)), card)
+    net = net_of(checkpoint, str(checkpoint_path))
+    card = replace(card, cost=cost_of(net, card.preprocess))
+    model = to_onnx(net, card)
     if precision == "float16":
         model = _halved(model)
     elif precision == "int8":

@@ -8,32 +8,36 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.inference.backends import Backend, load_backend
 from fer_lightning.models import net_of
 from fer_lightning.models.cost import count_multiply_adds, count_parameters
+from fer_lightning.preprocess import Preprocess
 
 BATCHES = (1, 64)
 SECONDS = 1.0  # timing per batch size and device
 
 
 def size_of(path: Path) -> dict[str, Any]:
-    """File size in bytes, runtime, parameters, and multiply-adds of one face, which are unknown for an ONNX file."""
-    runtime = "ONNX Runtime" if path.suffix == ".onnx" else "PyTorch"
-    facts: dict[str, Any] = {
-        "bytes": path.stat().st_size,
-        "runtime": runtime,
-        "parameters": None,
-        "multiply_adds": None,
-    }
+    """File size in bytes, runtime, parameters, and multiply-adds of one face, None in ONNX files of older versions."""
+    size = path.stat().st_size
     if path.suffix == ".onnx":
-        return facts | {"parameters": _onnx_parameters(path)}
+        known = load_backend(path, device="cpu").card.cost or {
+            "parameters": _onnx_parameters(path),
+            "multiply_adds": None,
+        }
+        return {"bytes": size, "runtime": "ONNX Runtime", **known}
     checkpoint = load_checkpoint(path)
-    preprocess = checkpoint["hyper_parameters"]["preprocess"]
-    net = net_of(checkpoint, str(path))
-    example = torch.zeros(1, preprocess["channels"], preprocess["size"], preprocess["size"])
-    return facts | {"parameters": count_parameters(net), "multiply_adds": count_multiply_adds(net, example)}
+    preprocess = Preprocess(**checkpoint["hyper_parameters"]["preprocess"])
+    return {"bytes": size, "runtime": "PyTorch", **cost_of(net_of(checkpoint, str(path)), preprocess)}
+
+
+def cost_of(net: nn.Module, preprocess: Preprocess) -> dict[str, int]:
+    """A network's parameters and multiply-adds of one face."""
+    example = torch.zeros(1, preprocess.channels, preprocess.size, preprocess.size)
+    return {"parameters": count_parameters(net), "multiply_adds": count_multiply_adds(net, example)}
 
 
 def _onnx_parameters(path: Path) -> int:

@@ -134,7 +134,7 @@ def cost_section(path: Path) -> Section:
     if size["multiply_adds"] is not None:
         counted.append(f"{size['multiply_adds'] / 1e6:,.1f} M multiply-adds per face")
     else:
-        counted.append("multiply-adds not counted: only the checkpoint tells them, not the ONNX file")
+        counted.append("multiply-adds not counted: an ONNX file of this age does not tell them")
     return Section(
         key="cost",
         title="Cost",

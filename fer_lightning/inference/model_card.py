@@ -24,6 +24,7 @@ class ModelCard:
             same of the weights that it began with, if they were not random; under `teachers` of each network from whose
             answers it learned.
         metrics: Its scores, under the names of `result.json`.
+        cost: Its `parameters` and `multiply_adds` of one face as it was trained; an export folds some of them.
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +33,7 @@ class ModelCard:
     temperature: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2 or len(set(self.class_names)) != len(self.class_names):
