@@ -25,6 +25,8 @@ def new_folder(path: Path) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
+            if not (folder.exists() or folder.is_symlink()):  # it is a folder above that is in the way
+                raise
             folder = path.with_name(f"{path.name}_{next(numbers)}")
         else:
             return folder

@@ -29,7 +29,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.own_gpu import visible_gpus
 from fer_lightning.plain_errors import listed
 from fer_lightning.preprocess import Preprocess
-from fer_lightning.run_settings import best_is
+from fer_lightning.run_settings import DUPLICATED_PREFIXES, best_is
 from fer_lightning.setting_kinds import refuse_other_kinds
 from fer_lightning.sweep_folders import holds_run, job_name, run_of, sweep_name
 
@@ -44,10 +44,16 @@ __all__ = [
     "get_object",
     "given_arguments",
     "instantiate",
+    "refuse_lists",
     "refuse_other_folder",
     "refuse_unread",
 ]
 
+# Groups of which a run has one option.
+ONE_OF = (
+    *("data", "protocol", "preprocess", "augmentation"),
+    *("model", "loss", "optimizer", "scheduler", "trainer"),
+)
 PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
@@ -141,8 +147,8 @@ def given_arguments(command: str, hydra_cfg: DictConfig) -> list[str]:
         for source in hydra_cfg.runtime.config_sources
         if source.provider == "command-line"
     ]
-    searched = [text for text in hydra_cfg.overrides.hydra if text.startswith("hydra.searchpath=")]
-    return [*name, *folders, *searched, *hydra_cfg.overrides.task]
+    hydras = [text for text in hydra_cfg.overrides.hydra if text.startswith(("hydra.searchpath=", "hydra.mode="))]
+    return [*name, *folders, *hydras, *hydra_cfg.overrides.task]
 
 
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
@@ -178,6 +184,13 @@ def refuse_other_folder(cfg: DictConfig) -> None:
         )
 
 
+def refuse_lists() -> None:
+    """Raise InputError for `model=[cnn3,cnn4]`, of which Hydra makes one mixture."""
+    for name, _, value in (text.partition("=") for text in HydraConfig.get().overrides.task):
+        if name in ONE_OF and value.startswith("["):
+            raise InputError(f"{name}={value} would mix these into one: to run each, use -m {name}={value[1:-1]}")
+
+
 def jobs_at_once(without_gpus: int) -> int:
     """One job per GPU that this process may use, or `without_gpus` jobs if there are none."""
     return len(visible_gpus()) or without_gpus
@@ -206,6 +219,11 @@ def check(cfg: DictConfig, schema: type) -> None:
         raise InputError(
             f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {listed(known)}"
         )
+    for place in (prefix.rstrip(".") for prefix in DUPLICATED_PREFIXES):
+        copied = OmegaConf.to_container(cfg).get(place.partition(".")[0], {}).get(place.partition(".")[2])
+        if copied is not None and not str(copied).startswith("${"):
+            of_group = place.partition(".")[2]
+            raise InputError(f"{place} is a copy of {of_group}: set {of_group}=, or its settings, instead")
     _check_values(OmegaConf.to_container(cfg), "")
 
 

@@ -63,11 +63,15 @@ def load_initial_weights(
     wanted = {key for key in own if not is_part_of(key, left)}
     offered = {key for key in weights if not is_part_of(key, left)}
     if problems := _problems(own, weights, wanted, offered):
-        layers = ",".join(sorted({key.rpartition(".")[0] for key in problems})[:MOST_NAMED])
         more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
-        raise InputError(
-            f"{source} does not fit {name}: {'; '.join(list(problems.values())[:MOST_NAMED])}{more}. "
+        layers = ",".join(sorted({key.rpartition(".")[0] for key in problems}))
+        remedy = (
             f"To keep the network's own initial weights there, set 'model.init_skip=[{layers}]'"
+            if problems.keys() <= own.keys()
+            else "These are weights of another network: choose it with model="
+        )
+        raise InputError(
+            f"{source} does not fit {name}: {'; '.join(list(problems.values())[:MOST_NAMED])}{more}. {remedy}"
         )
     if preprocess is not None:
         _warn_of_other_pixels(source, found.preprocess or STANDARDISED, preprocess)

@@ -1,6 +1,7 @@
 """A user's mistake, or what befell the machine, in one sentence with exit code 1 instead of a traceback."""
 
 import errno
+import importlib.util
 import re
 import sys
 import traceback
@@ -17,6 +18,7 @@ USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 WORKERS_MISTAKE = re.compile(r"Caught (BadImage|Input)Error in DataLoader worker process")
 UNREADABLE = {errno.EACCES, errno.EPERM}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+IN_THE_WAY = {errno.EEXIST, errno.EISDIR}
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 
 
@@ -52,9 +54,11 @@ def _sentence(error: Exception) -> str | None:
 def _inaccessible(error: OSError | ValueError) -> str | None:
     # logging reports a folder that it cannot write to as a ValueError.
     cause = error if isinstance(error, OSError) else error.__cause__
-    if not isinstance(cause, OSError) or cause.errno not in UNREADABLE | UNWRITABLE:
+    if not isinstance(cause, OSError) or cause.errno not in UNREADABLE | UNWRITABLE | IN_THE_WAY:
         return None
     what = f"{cause.strerror}: {cause.filename or 'the output folder'}"
+    if cause.errno in IN_THE_WAY:
+        return f"{what}; it is in the way: write elsewhere with hydra.run.dir=DIR (a sweep: hydra.sweep.dir=DIR)"
     if cause.errno in UNREADABLE:
         return f"{what}; let this user read it, or for a result write it, or name another place"
     return f"{what}; free some space there, or write elsewhere with hydra.run.dir=DIR (a sweep: hydra.sweep.dir=DIR)"
@@ -95,8 +99,14 @@ def _extra_for(text: str) -> str:
     if found is None:
         return ""
     plugin = found[1] or found[2]
+    if _is_installed(f"hydra_{plugin}_{'sweeper' if plugin == 'optuna' else 'launcher'}"):
+        return ""  # its name is misspelt
     stop = "" if text.endswith(".") else "."
     return f"{stop} Install it with: pip install 'fer-lightning[{EXTRAS.get(plugin, plugin)}]'"
+
+
+def _is_installed(plugin: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in ("hydra_plugins", f"hydra_plugins.{plugin}"))
 
 
 def _what_there_is(cause: BaseException | None) -> str:

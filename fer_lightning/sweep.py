@@ -169,8 +169,9 @@ def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
 
 
 def _arguments(command: str, job_dir: Path, hydra_cfg: DictConfig, *, resumed: bool) -> list[str]:
-    """The job as arguments of the same command, without `sweep=`, which would start the sweep again."""
-    own = [text for text in given_arguments(command, hydra_cfg) if not text.startswith("sweep=")]
+    """The job as arguments of the same command, as one run whatever of them would start the sweep again."""
+    given = given_arguments(command, hydra_cfg)
+    own = [*(text for text in given if not text.startswith("hydra.mode=")), "hydra.mode=RUN"]
     folder = f"hydra.run.dir={_quoted(job_dir)}"
     checkpoint = [f"ckpt_path={_quoted(job_dir / 'checkpoints' / 'last.ckpt')}"] if resumed else []
     return [f"fer_lightning.{command}", *own, folder, *checkpoint]

@@ -37,7 +37,9 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep with too many jobs, with a cluster that does not answer, or with incomparable trials."""
         self.started = time.time()
-        if _counts_more_jobs(config, self.max_jobs):
+        if not (jobs := _count_jobs(config, self.max_jobs)):
+            sys.exit("error: this sweep has no jobs: a range or a pattern in it is of nothing")
+        if jobs > self.max_jobs:
             sys.exit(
                 f"error: this sweep has more than {self.max_jobs:,} jobs: if that is intended, allow them with "
                 "hydra.callbacks.sweep_report.max_jobs=N"
@@ -89,16 +91,19 @@ def _check_comparable_trials(config: DictConfig) -> None:
         )
 
 
-def _counts_more_jobs(config: DictConfig, most: int) -> bool:
-    """Whether the basic sweeper would start more than `most` jobs; other sweepers have a limit of their own."""
+def _count_jobs(config: DictConfig, most: int) -> int:
+    """How many jobs the basic sweeper would start, counted to a little above `most`; 1 for others, with own limits."""
     if not _is_grid(config):
-        return False
+        return 1
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
     last = {override.get_key_element(): override for override in overrides if override.is_discrete_sweep()}
-    counts = (sum(1 for _ in itertools.islice(o.sweep_string_iterator(), most + 1)) for o in last.values())
-    return math.prod(counts) > most
+    try:
+        counts = [sum(1 for _ in itertools.islice(o.sweep_string_iterator(), most + 1)) for o in last.values()]
+    except ValueError as error:
+        sys.exit(f"error: this sweep cannot be counted: {error}")
+    return math.prod(counts)
 
 
 def _check_answers(address: str | None) -> None:

@@ -38,12 +38,11 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError(f"trainer.{used[0]} would end a run within an epoch, before val: set trainer.max_epochs")
     if cfg.trainer.limit_train_batches == 0:
         raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
-    if cfg.trainer.get("accumulate_grad_batches", 1) < 1:
-        raise InputError(
-            f"trainer.accumulate_grad_batches must be at least 1, got {cfg.trainer.accumulate_grad_batches}"
-        )
-    if (cfg.trainer.gradient_clip_val or 0) < 0:
-        raise InputError(f"trainer.gradient_clip_val must be above 0, or null, got {cfg.trainer.gradient_clip_val}")
+    batches, clip = cfg.trainer.get("accumulate_grad_batches", 1), cfg.trainer.gradient_clip_val
+    if not isinstance(batches, int) or batches < 1:
+        raise InputError(f"trainer.accumulate_grad_batches must be a whole number from 1, got {batches}")
+    if clip is not None and (not isinstance(clip, int | float) or clip < 0):
+        raise InputError(f"trainer.gradient_clip_val must be a number above 0, or null, got {clip}")
     if str(cfg.trainer.strategy).startswith(IN_CHILDREN):
         raise InputError(f"trainer.strategy={cfg.trainer.strategy} would leave no results in this process: use ddp")
     if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:

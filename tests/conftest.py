@@ -1,17 +1,20 @@
 """Tiny datasets laid out as their downloads are, and the real ones where they lie beside the checkout."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no network: it must be set before albumentations is imported
 
+# Commands that tests start in other folders are this checkout's, wherever the package is installed from.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+
 import socket
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import cv2
 import numpy as np

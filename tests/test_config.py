@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, read_write
 
 import fer_lightning
+from fer_lightning.atomic import new_folder
 from fer_lightning.config import (
     CONF_DIR,
     TrainConfig,
@@ -194,7 +195,7 @@ def test_a_list_is_refused_for_one_strange_item():
 @pytest.mark.parametrize(
     ("strange", "message"),
     [
-        (["+optimizer.betas=[0.9]"], r"optimizer\.betas must be \[a number, a number\], got \[0\.9\]"),
+        (["+optimizer.betas=[0.9]"], r"optimizer\.betas must be \[a number.*, a number.*\], got \[0\.9\]"),
         (["data.cache_gb=inf"], r"data\.cache_gb must be a finite number, got inf"),
         (["+data.x.y=[1.0,nan]"], r"data\.x\.y must be a finite number, got nan"),
         (["optimizer._target_=torch.optim.Foo"], r"optimizer\._target_ names what does not exist, torch\.optim\.Foo"),
@@ -292,3 +293,15 @@ def test_conf_is_found_from_any_working_directory(tmp_path):
     code = "from fer_lightning.config import compose_config as c; print(c('data=ckplus').model.net.name)"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "cnn4"
+
+
+def test_a_copy_of_a_group_is_not_set_in_place_of_the_group():
+    for setting, told in [("model.loss=focal", "loss"), ("data.preprocess=clahe", "preprocess")]:
+        with pytest.raises(InputError, match=f"is a copy of {told}: set {told}=, or its settings, instead"):
+            check(compose_config(setting, "output_dir=somewhere"), TrainConfig)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_not_a_search_without_end(tmp_path):
+    (tmp_path / "outputs").symlink_to(tmp_path / "no disk")
+    with pytest.raises(FileExistsError):
+        new_folder(tmp_path / "outputs" / "run")

@@ -138,7 +138,7 @@ def test_weights_that_do_not_fit_are_named_with_the_way_to_leave_them(write_weig
     assert "weights.pth does not fit cnn4: features.0.weight is (32, 1, 3, 3) there and (32, 1, 5, 5) here" in str(
         caught.value
     )
-    assert "'model.init_skip=[features.0,features.2,features.5,features.8]'" in str(caught.value)
+    assert "'model.init_skip=[features.0,features.2,features.5,features.8,head.1]'" in str(caught.value)
     new, _ = load_initial_weights(ours, "cnn4", path, skip=["features", "head.1"])
     assert set(new) == ours.state_dict().keys()
 
@@ -147,6 +147,8 @@ def test_another_network_is_told_by_what_it_lacks_and_what_it_has_more(write_wei
     ours, path = create_model("cnn4", num_classes=7), write_weights(create_model("resnet18", num_classes=7))
     with pytest.raises(InputError, match=r"features.0.weight is missing there.*and \d+ more"):
         load_initial_weights(ours, "cnn4", path)
+    with pytest.raises(InputError, match="These are weights of another network: choose it with model="):
+        load_initial_weights(ours, "cnn4", "bundled")
 
 
 def test_colour_weights_are_summed_for_a_gray_network(write_weights):

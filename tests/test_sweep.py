@@ -1,5 +1,6 @@
 """Sweeps as a person starts them: in processes of their own, some of which are killed."""
 
+import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -15,12 +16,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.code_version import file_digest
+from fer_lightning.code_version import describe_code, file_digest
 from fer_lightning.config import given_arguments
 from fer_lightning.own_gpu import OwnGpu, visible_gpus
 from fer_lightning.plain_errors import explain
 from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import CODE_AT_START, JobFailed, _check_model, _run
+from fer_lightning.sweep import CODE_AT_START, JobFailed, _arguments, _check_code, _check_model, _run
 from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
 from fer_lightning.sweep_report import SweepReport
 
@@ -149,6 +150,8 @@ def test_a_job_is_told_where_its_user_keeps_configurations():
         "overrides": {"hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]"], "task": ["seed=1"]},
     }
     told = ["--config-dir=/mine", "hydra.searchpath=[/ours]", "seed=1"]
+    again = _arguments("train", Path("job"), OmegaConf.create(hydra_cfg), resumed=False)
+    assert again == ["fer_lightning.train", *told, "hydra.mode=RUN", "hydra.run.dir='job'"]
     assert given_arguments("train", OmegaConf.create(hydra_cfg)) == told
     hydra_cfg["job"]["config_name"] = "other"
     assert given_arguments("train", OmegaConf.create(hydra_cfg)) == ["--config-name=other", *told]
@@ -158,8 +161,11 @@ def test_a_job_is_told_where_its_user_keeps_configurations():
 def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
     mine = tmp_path / "mine" / "experiment"
     mine.mkdir(parents=True)
-    (mine / "quick.yaml").write_text("# @package _global_\ntrainer: {max_epochs: 1}\n")
-    own = ("--config-dir=mine", *TINY, "logger=none", "experiment=quick", "seed=0", "hydra.job.name=my_job")
+    (mine / "quick.yaml").write_text(
+        "# @package _global_\ntrainer: {max_epochs: 1}\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: 'range(0,1)'}}}\n"
+    )
+    own = ("--config-dir=mine", *TINY, "logger=none", "experiment=quick", "hydra.job.name=my_job")
     finished = sweep(tmp_path, *own)
     assert finished.returncode == 0, finished.stderr
     [result] = results(tmp_path).values()
@@ -186,6 +192,33 @@ def test_a_job_that_was_begun_by_other_code_does_not_go_on(tmp_path):
     (tmp_path / ".code").write_text("before the edit")
     with pytest.raises(JobFailed, match="its run was begun by another code version: sweep into another folder"):
         _run("train", tmp_path, None)
+
+
+def test_a_result_of_other_code_is_not_taken_for_one_of_this():
+    facts = {"versions": {"fer_lightning": "0"}, "code_sha256": "an older one"}
+    with pytest.raises(JobFailed, match="holds a run of another code version .*: sweep into another folder"):
+        _check_code(facts)
+    _check_code(describe_code())
+
+
+def test_changed_code_gets_a_folder_of_its_own(monkeypatch):
+    before = sweep_name("train", ["-m", "seed=0,1"])
+    monkeypatch.setattr("fer_lightning.sweep_folders.code_digest", lambda: "edited")
+    assert sweep_name("train", ["-m", "seed=0,1"]) != before
+
+
+@pytest.mark.parametrize(
+    ("swept", "message"),
+    [
+        ("protocol.fold=range(10,0)", "this sweep has no jobs: a range or a pattern in it is of nothing"),
+        ("seed=range(0,10,0)", "this sweep cannot be counted: range"),
+        ("model=[cnn3,cnn4]", "would mix these into one: to run each, use -m model=cnn3,cnn4"),
+    ],
+)
+def test_a_sweep_of_nothing_or_of_a_mixture_is_told(tmp_path, swept, message):
+    finished = sweep(tmp_path, *TINY, swept)
+    assert finished.returncode == 1
+    assert message in finished.stderr
 
 
 def test_a_measurement_of_a_file_that_has_changed_is_not_taken_for_one_of_this_file(tmp_path):
@@ -362,7 +395,11 @@ def test_evaluations_that_are_done_are_not_done_again_and_those_of_another_model
     assert "Jobs done: 0, failed: 2" in other
 
 
-def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it():
+def test_a_launcher_that_is_not_installed_is_told_with_what_brings_it(monkeypatch):
+    misspelt = HydraException("Could not find 'hydra/launcher/joblib_gpu'")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "something")
+    assert "pip install" not in explain(misspelt)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for said, extra in [
         ("In 'hydra/launcher/joblib_gpus': Could not load 'hydra/launcher/joblib'.", "joblib"),
         ("In 'hydra/config': Could not find 'hydra/launcher/submitit_local'", "slurm"),

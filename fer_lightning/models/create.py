@@ -31,6 +31,8 @@ def create_model(
     Raises:
         InputError: The network or the setting does not exist, or the image size does not fit the network.
     """
+    if name not in NAMES:
+        raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")
     refuse_other_kinds(CNN if name in ARCHITECTURES else SEResNet, settings, "model.net.")
     with settings_of(name):
         if name in ARCHITECTURES:
@@ -39,10 +41,8 @@ def create_model(
         if name in SERESNETS:
             _check_side(name, image_size, seresnet.SMALLEST_SIDE)
             return SEResNet(SERESNETS[name], num_classes=num_classes, in_channels=in_channels, **settings)
-        if name in BACKBONES:
-            _check_side(name, image_size, backbones.SMALLEST_SIDE)
-            return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
-    raise InputError(f"unknown network {name!r}: choose from {', '.join(NAMES)}")
+        _check_side(name, image_size, backbones.SMALLEST_SIDE)
+        return create_backbone(name, num_classes=num_classes, in_channels=in_channels, **settings)
 
 
 def net_of(checkpoint: Mapping[str, Any], name: str) -> nn.Module:
