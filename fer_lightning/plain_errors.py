@@ -18,6 +18,7 @@ USERS_MISTAKES = (InputError, HydraException, OmegaConfBaseException)
 WORKERS_MISTAKE = re.compile(r"Caught (BadImage|Input)Error in DataLoader worker process")
 UNREADABLE = {errno.EACCES, errno.EPERM}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 IN_THE_WAY = {errno.EEXIST, errno.EISDIR}
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 
@@ -27,6 +28,9 @@ def plain_errors() -> Iterator[None]:
     """End the command on a user's mistake with one sentence and exit code 1; other errors keep their traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C; of a sweep, the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (*USERS_MISTAKES, OSError, ValueError, RuntimeError) as error:
         if (sentence := _sentence(error)) is None:
             raise

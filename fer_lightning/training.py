@@ -34,6 +34,7 @@ from fer_lightning.hardware import choose_precision, describe_hardware, keep_fre
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
+from fer_lightning.plain_errors import INTERRUPTED
 from fer_lightning.result import write_result
 from fer_lightning.run_folder import claimed
 from fer_lightning.training_checks import check_metrics, check_processes, check_settings, require_no_monitor
@@ -103,10 +104,11 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         except MisconfigurationException as error:
             raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
-        except SIGTERMException:
-            last = run_dir / "checkpoints" / "last.ckpt"
-            goes_on = f"; ckpt_path={last} goes on from its last epoch" if last.exists() else " in its first epoch"
-            sys.exit(f"error: stopped by SIGTERM{goes_on}")  # Lightning's own exit code would be 0
+        except SIGTERMException:  # for which Lightning's own exit code would be 0
+            sys.exit(f"error: stopped by SIGTERM{_goes_on(run_dir)}")
+        except SystemExit:  # Lightning's way to end on Ctrl-C
+            print(f"error: stopped by Ctrl-C{_goes_on(run_dir)}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
@@ -115,6 +117,11 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             facts = {"command": command, **code, "earlier_code": earlier, "config": settings}
             _write_run(cfg, facts, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, started)
         return scores.get(cfg.monitor.metric, math.nan)
+
+
+def _goes_on(run_dir: Path) -> str:
+    last = run_dir / "checkpoints" / "last.ckpt"
+    return f"; ckpt_path={last} goes on from its last epoch" if last.exists() else " in its first epoch"
 
 
 def _check_resumable(ckpt_path: str, model: ExpressionClassifier, run_dir: Path) -> None:

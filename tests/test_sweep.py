@@ -118,6 +118,7 @@ def test_a_finished_job_of_other_settings_or_faces_is_neither_taken_for_this_one
     [
         (signal.SIGKILL, "killed by SIGKILL, as a machine that runs out of memory does"),
         (signal.SIGTERM, "stopped by SIGTERM"),
+        (signal.SIGINT, "stopped by Ctrl-C; ckpt_path="),
     ],
 )
 def test_a_job_that_is_killed_leaves_the_others_running_and_goes_on_with_the_same_command(tmp_path, sent, reason):
