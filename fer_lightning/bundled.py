@@ -5,12 +5,12 @@ from pathlib import Path
 from fer_lightning.code_version import file_digest
 from fer_lightning.errors import InputError
 
-NAME = "fer2013-seresnet_s-4"  # trained on, network, version
+NAME = "fer2013-seresnet_s-5"  # trained on, network, version
 WEIGHTS = Path(__file__).parent / "weights"
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
-    ".onnx": "09c5204f98be02a806201537e4768de00f1faaca559a134183eff27bd4c79f86",
-    ".ckpt": "f2fa211798dfdfc4dc53d0bb562017cffb071f30c9d8501d11bd65059f91f35e",
+    ".onnx": "16aa2d805bedda5232cc1f9311462463bde65aa96da22ff8797abf6366ef94fe",
+    ".ckpt": "a21baaa865dab991001f6e58d65a90cd0ca9fb219049767becd090d4e464eae0",
 }
 
 

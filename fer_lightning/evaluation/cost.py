@@ -1,6 +1,5 @@
 """Size and latency of a model.   Shapes: N images per batch, C channels, S side in pixels."""
 
-import math
 import statistics
 import time
 from pathlib import Path
@@ -21,14 +20,11 @@ SECONDS = 1.0  # timing per batch size and device
 
 
 def size_of(path: Path) -> dict[str, Any]:
-    """File size in bytes, runtime, parameters, and multiply-adds of one face, None in ONNX files of older versions."""
+    """File size in bytes, runtime, parameters, and multiply-adds of one face, None if an ONNX file does not tell."""
     size = path.stat().st_size
     if path.suffix == ".onnx":
-        known = load_backend(path, device="cpu").card.cost or {
-            "parameters": _onnx_parameters(path),
-            "multiply_adds": None,
-        }
-        return {"bytes": size, "runtime": "ONNX Runtime", **known}
+        unknown = {"parameters": None, "multiply_adds": None}
+        return {"bytes": size, "runtime": "ONNX Runtime", **unknown, **load_backend(path, device="cpu").card.cost}
     checkpoint = load_checkpoint(path)
     preprocess = Preprocess(**checkpoint["hyper_parameters"]["preprocess"])
     return {"bytes": size, "runtime": "PyTorch", **cost_of(net_of(checkpoint, str(path)), preprocess)}
@@ -38,22 +34,6 @@ def cost_of(net: nn.Module, preprocess: Preprocess) -> dict[str, int]:
     """A network's parameters and multiply-adds of one face."""
     example = torch.zeros(1, preprocess.channels, preprocess.size, preprocess.size)
     return {"parameters": count_parameters(net), "multiply_adds": count_multiply_adds(net, example)}
-
-
-def _onnx_parameters(path: Path) -> int:
-    import onnx
-
-    graph = onnx.load(path).graph
-    # An int8 file restores its weights from whole numbers, with scales that are no parameters.
-    restored = [node.input for node in graph.node if node.op_type == "DequantizeLinear"]
-    quantised = {weight for weight, *_ in restored}
-    scales = {name for _, *names in restored for name in names}
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)  # all other whole numbers are shapes
-    return sum(
-        math.prod(tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name in quantised or (tensor.data_type in floats and tensor.name not in scales)
-    )
 
 
 def latencies(path: Path) -> list[dict[str, Any]]:

@@ -128,13 +128,14 @@ def attribution_section(measured: Measurement, images: int) -> Section | None:
 def cost_section(path: Path) -> Section:
     """Size, operations and latencies."""
     size, times = size_of(path), latencies(path)
-    counted = [f"{size['bytes'] / 1e6:.1f} MB", f"{size['parameters']:,} parameters"]
+    counted = [f"{size['bytes'] / 1e6:.1f} MB"]
     if path.suffix == ".ckpt":
         counted[0] += " (a checkpoint, with the optimizer's state for resuming)"
-    if size["multiply_adds"] is not None:
+    if size["parameters"] is not None:
+        counted.append(f"{size['parameters']:,} parameters")
         counted.append(f"{size['multiply_adds'] / 1e6:,.1f} M multiply-adds per face")
     else:
-        counted.append("multiply-adds not counted: an ONNX file of this age does not tell them")
+        counted.append("parameters and multiply-adds unknown: the file does not tell them")
     return Section(
         key="cost",
         title="Cost",
