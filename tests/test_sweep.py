@@ -176,7 +176,7 @@ def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
 
 def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}, "sweeper": {"params": None}}})
-    monkeypatch.setattr("fer_lightning.sweep_report._counts_more_jobs", lambda *_: False)
+    monkeypatch.setattr("fer_lightning.sweep_report._count_jobs", lambda *_: 1)
     monkeypatch.setattr("fer_lightning.sweep_report._is_grid", lambda _: True)
     monkeypatch.setenv(CODE_AT_START, "")  # so that what the sweep sets is gone after the test
     monkeypatch.delenv(CODE_AT_START)
