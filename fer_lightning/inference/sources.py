@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import struct
 import sys
 import threading
@@ -24,6 +25,7 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 # Photos that OpenCV does not decode: in a folder they are not passed over, but told as unreadable.
 UNREADABLE_SUFFIXES = {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".hif"}
+ANY_FOLDER = re.compile(r"(?:^|(?<=/))\*\*(?:/|$)")  # as in photos/**/*.jpg
 BOXED_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".3g2"}  # films made of boxes, each of which begins with its size
 FASTEST_FPS = 240  # a file of varying rate claims that of its clock, such as 1000
 RESULTS = ("outputs", "predictions")  # what fer-predict has written below a folder is not among its pictures
@@ -131,17 +133,24 @@ def _matching(pattern: str) -> list[Source]:
     def within_results(path: str) -> bool:
         return RESULTS in pairwise(Path(path).absolute().parts)
 
-    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a Path knows no absolute patterns
-    paths = [path for path in paths if not _in_a_circle(path)]
+    paths = sorted(set(_matches(pattern)))
     if not within_results(pattern):
         paths = [path for path in paths if not within_results(path)]
     return [_file(path) for path in paths if os.path.isfile(path)]  # noqa: PTH113 - a Path raises where it may not look
 
 
-def _in_a_circle(path: str) -> bool:
-    """Whether a path goes through a link to one of the folders above it, in which `**` finds all files once more."""
-    folders = [os.path.realpath(folder) for folder in Path(os.path.abspath(path)).parents]  # noqa: PTH100
-    return len(set(folders)) < len(folders)
+def _matches(pattern: str) -> list[str]:
+    """What a pattern matches; `**` is any folder below, but not through links, by which glob would go in circles."""
+    if (stars := ANY_FOLDER.search(pattern)) is None:
+        return glob.glob(pattern)  # noqa: PTH207 - a Path knows no absolute patterns
+    above, below = pattern[: stars.start()], pattern[stars.end() :] or "*"
+    found = []
+    for top in glob.glob(above) if above else [""]:  # noqa: PTH207
+        for place, folders, _ in os.walk(top or "."):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            folder = place if top else os.path.relpath(place)
+            found += _matches(below if folder == "." else os.path.join(glob.escape(folder), below))  # noqa: PTH118
+    return found
 
 
 def _file(path: str) -> Source:
