@@ -42,8 +42,7 @@ PAIRS_SHOWN = 8  # pairs of each kind on the contact sheet
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="audit")
 def main(cfg: DictConfig) -> None:
     """Audit one dataset under one protocol."""
-    config.refuse_lists()
-    config.refuse_other_folder(cfg)
+    config.check_call(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError("an audit covers one dataset: run it for each one, without -m")
     audit(cfg, overrides=config.given_arguments("audit", HydraConfig.get()))

@@ -45,8 +45,7 @@ NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
 def main(cfg: DictConfig) -> float:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
-    config.refuse_lists()
-    config.refuse_other_folder(cfg)
+    config.check_call(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job("baseline", cfg)
     return baseline(cfg, overrides=config.given_arguments("baseline", HydraConfig.get()))

@@ -40,12 +40,11 @@ __all__ = [
     "NO_SCALING",
     "NO_TRAINING",
     "check",
+    "check_call",
     "compose_config",
     "get_object",
     "given_arguments",
     "instantiate",
-    "refuse_lists",
-    "refuse_other_folder",
     "refuse_unread",
 ]
 
@@ -175,20 +174,20 @@ def records_of(folder: str) -> str | None:
     return None if holds_run(Path(folder)) else ".hydra"
 
 
-def refuse_other_folder(cfg: DictConfig) -> None:
-    """Raise InputError if `output_dir` is set by the user: Hydra would keep the log and the settings elsewhere."""
+def check_call(cfg: DictConfig) -> None:
+    """Raise InputError for what a command was called with and could not do, as Hydra knows it.
+
+    That is a list of options, as `model=[cnn3,cnn4]`, of which Hydra makes one mixture, and an `output_dir` set by the
+    user, since Hydra would keep the log and the settings elsewhere.
+    """
+    for name, _, value in (text.partition("=") for text in HydraConfig.get().overrides.task):
+        if name in ONE_OF and value.startswith("["):
+            raise InputError(f"{name}={value} would mix these into one: to run each, use -m {name}={value[1:-1]}")
     if Path(cfg.output_dir) != Path(HydraConfig.get().runtime.output_dir):
         raise InputError(
             f"output_dir={cfg.output_dir} would part the results from their log: set hydra.run.dir=DIR, of a sweep "
             "hydra.sweep.dir=DIR"
         )
-
-
-def refuse_lists() -> None:
-    """Raise InputError for `model=[cnn3,cnn4]`, of which Hydra makes one mixture."""
-    for name, _, value in (text.partition("=") for text in HydraConfig.get().overrides.task):
-        if name in ONE_OF and value.startswith("["):
-            raise InputError(f"{name}={value} would mix these into one: to run each, use -m {name}={value[1:-1]}")
 
 
 def jobs_at_once(without_gpus: int) -> int:
@@ -219,12 +218,12 @@ def check(cfg: DictConfig, schema: type) -> None:
         raise InputError(
             f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {listed(known)}"
         )
-    for place in (prefix.rstrip(".") for prefix in DUPLICATED_PREFIXES):
-        copied = OmegaConf.to_container(cfg).get(place.partition(".")[0], {}).get(place.partition(".")[2])
-        if copied is not None and not str(copied).startswith("${"):
-            of_group = place.partition(".")[2]
-            raise InputError(f"{place} is a copy of {of_group}: set {of_group}=, or its settings, instead")
-    _check_values(OmegaConf.to_container(cfg), "")
+    settings = OmegaConf.to_container(cfg)
+    for prefix in DUPLICATED_PREFIXES:
+        part, group, _ = prefix.split(".")
+        if (copy := (settings.get(part) or {}).get(group)) is not None and not str(copy).startswith("${"):
+            raise InputError(f"{part}.{group} is a copy of {group}: set {group}=, or its settings, instead")
+    _check_values(settings, "")
 
 
 def _check_values(node: Mapping[Any, Any], place: str) -> None:

@@ -69,8 +69,7 @@ UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
-    config.refuse_lists()
-    config.refuse_other_folder(cfg)
+    config.check_call(cfg)
     if cfg.ckpt_path == "newest":  # another one by the time that the command is repeated
         cfg.ckpt_path = str(find_model("newest", exported=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:

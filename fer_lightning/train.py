@@ -14,8 +14,7 @@ from fer_lightning.sweep import run_job
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="train")
 def main(cfg: DictConfig) -> float:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
-    config.refuse_lists()
-    config.refuse_other_folder(cfg)
+    config.check_call(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job("train", cfg)
     # Only a run needs PyTorch and Lightning, which take seconds and memory: the sweep's own processes do without them.

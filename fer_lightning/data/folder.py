@@ -66,14 +66,15 @@ def index_class_folders(tree: FileTree, dataset: str) -> FaceIndex:
             log.warning("%s: no image is in %s, which is not counted as a class", tree.path, ", ".join(sorted(folders)))
     parts = _without_common_level([name.split("/")[:-1] for name in names])
     has_splits = _has_splits(tree, names, parts)
-    labels = [_label(tree, name, part[1:] if has_splits else part) for name, part in zip(names, parts, strict=True)]
+    folders = [part[1:] for part in parts] if has_splits else parts  # the class's, and those in it
+    labels = [_label(tree, name, below) for name, below in zip(names, folders, strict=True)]
     class_names = tuple(sorted(set(labels)))
     if not {name.lower() for name in class_names} - SPLITS.keys():
         raise InputError(
             f"{tree.path} has the splits {', '.join(class_names)}, but no class folders in them: put each image in one "
             "named after its class, as train/happy/1.png"
         )
-    if all(len(part) > 1 and part[1].lower() in SPLITS for part in (part[has_splits:] for part in parts)):
+    if all(len(below) > 1 and below[1].lower() in SPLITS for below in folders):
         raise InputError(
             f"{tree.path}: {names[0]} lies in a split's folder inside its class's; put it the other way round, "
             "train/<class> beside val/<class> and test/<class>"

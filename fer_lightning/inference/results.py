@@ -87,8 +87,9 @@ class Results:
     def __enter__(self) -> "Results":
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._refuse_other_files()
-            for name in self._earlier_tables():
+            earlier = self._earlier_tables()
+            self._refuse_other_files(known=bool(earlier))
+            for name in earlier:
                 (self.folder / name).unlink()
             with ExitStack() as stack:
                 for suffix in self._formats:
@@ -130,16 +131,18 @@ class Results:
                 raise InputError(f"{path} is not of fer-predict, and would be lost: choose another --output")
         return earlier
 
-    def _refuse_other_files(self) -> None:
-        """Refuse a folder with files of somebody else, or with shown faces, among which hidden ones would lie."""
-        earlier = self._earlier_tables()
+    def _refuse_other_files(self, *, known: bool) -> None:
+        """Refuse a folder with files of somebody else, or with shown faces, among which hidden ones would lie.
+
+        It is `known` as fer-predict's by its tables.
+        """
         written = {"pictures": self.pictures, "videos": self.videos, "timelines": self.moving}
         for path in (self.folder / name for name in written):
             if not any(path.glob("*")):
                 continue
             if self.anonymous and path.name != "timelines":
                 raise InputError(f"{path} has pictures of an earlier run: choose another --output")
-            if written[path.name] and not earlier:
+            if written[path.name] and not known:
                 raise InputError(f"{path} has files that are not of fer-predict: choose another --output")
 
     def _table(self, name: str, names: Sequence[str]) -> TableWriter:
