@@ -1,6 +1,6 @@
 """`python -m fer_lightning.audit`: find duplicate images in a dataset, across splits or with conflicting labels."""
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import json
 import logging
@@ -26,9 +26,9 @@ from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.duplicates import FLAGGED, Pairs, alike, flat_images, groups, identical
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
-from fer_lightning.plain_errors import plain_errors
 from fer_lightning.plots import faces_figure
-from fer_lightning.run_folder import claimed
+from fer_lightning.runs.folder import claimed
+from fer_lightning.settings.plain_errors import plain_errors
 
 log = logging.getLogger(__name__)
 

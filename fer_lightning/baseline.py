@@ -1,6 +1,6 @@
 """`python -m fer_lightning.baseline`: kNN and SVM on the same readers, protocols and metrics as the networks."""
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
 import time
@@ -21,18 +21,18 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
-from fer_lightning.artifacts import print_results, write_artifacts
-from fer_lightning.code_version import describe_code
 from fer_lightning.data.announce import announce, check_trainable
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError, settings_of
-from fer_lightning.hardware import describe_hardware
+from fer_lightning.machine.code_version import describe_code
+from fer_lightning.machine.hardware import describe_hardware
 from fer_lightning.metrics import Findings, Meter, per_class_scores
-from fer_lightning.plain_errors import plain_errors
-from fer_lightning.result import write_result
-from fer_lightning.run_folder import claimed
-from fer_lightning.sweep import run_job
-from fer_lightning.words import duration
+from fer_lightning.runs.artifacts import print_results, write_artifacts
+from fer_lightning.runs.folder import claimed
+from fer_lightning.runs.result import write_result
+from fer_lightning.settings.plain_errors import plain_errors
+from fer_lightning.sweeps.jobs import run_job
+from fer_lightning.text.words import duration
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ repeats forward, backward and the recipe's step on tensors in memory. The loops 
 them equally.
 """
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import statistics
 import sys
@@ -23,15 +23,15 @@ from rich.table import Table
 from torch.nn.functional import cross_entropy
 
 from fer_lightning.callbacks import EpochTable
-from fer_lightning.config import instantiate
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
-from fer_lightning.hardware import choose_precision, describe_hardware, uses_gpu
+from fer_lightning.machine.hardware import choose_precision, describe_hardware, uses_gpu
 from fer_lightning.module import ExpressionClassifier, OptimizerFactory
-from fer_lightning.plain_errors import plain_errors
-from fer_lightning.run_settings import asks_for_several
-from fer_lightning.training import prepare_process
+from fer_lightning.runs.settings import asks_for_several
+from fer_lightning.runs.training import prepare_process
+from fer_lightning.settings.config import instantiate
+from fer_lightning.settings.plain_errors import plain_errors
 
 ROUNDS = 4
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

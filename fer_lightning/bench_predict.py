@@ -21,7 +21,6 @@ from rich.progress import track
 from rich.table import Table
 
 from fer_lightning.export import serialised_with_card, to_onnx
-from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.boxes import Box, iou, square_crop
 from fer_lightning.inference.haar import HaarDetector
 from fer_lightning.inference.model_card import ModelCard
@@ -30,6 +29,7 @@ from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.machine.hardware import describe_hardware
 from fer_lightning.models import create_model
 from fer_lightning.preprocess import Preprocess
 

@@ -22,10 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 from fer_lightning.atomic import replacing
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError
-from fer_lightning.initial_weights import classes_layer, is_part_of
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.plots import confusion_matrix_figure, faces_figure, mistakes_figure
 from fer_lightning.seeding import seed_from
+from fer_lightning.weights.initial import classes_layer, is_part_of
 
 log = logging.getLogger(__name__)
 

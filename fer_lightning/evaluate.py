@@ -1,6 +1,6 @@
 """`python -m fer_lightning.evaluate`: measure a trained model on a dataset, its own or another."""
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
 import re
@@ -19,11 +19,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from fer_lightning.artifacts import print_results, write_tables
-from fer_lightning.bundled import WEIGHTS
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
-from fer_lightning.code_version import describe_code, file_digest
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.averaging import VIEWS
@@ -50,15 +47,18 @@ from fer_lightning.evaluation.trials import (
     robustness_section,
 )
 from fer_lightning.evaluation.twins import read_audit, twins_section
-from fer_lightning.hardware import describe_hardware
 from fer_lightning.inference.backends import Backend, load_backend
 from fer_lightning.inference.model_file import find_model
+from fer_lightning.machine.code_version import describe_code, file_digest
+from fer_lightning.machine.hardware import describe_hardware
 from fer_lightning.metrics import Meter, per_class_scores
-from fer_lightning.plain_errors import plain_errors
-from fer_lightning.result import write_result
-from fer_lightning.run_folder import claimed
-from fer_lightning.sweep import run_job
-from fer_lightning.sweep_folders import run_of
+from fer_lightning.runs.artifacts import print_results, write_tables
+from fer_lightning.runs.folder import claimed
+from fer_lightning.runs.result import write_result
+from fer_lightning.settings.plain_errors import plain_errors
+from fer_lightning.sweeps.folders import run_of
+from fer_lightning.sweeps.jobs import run_job
+from fer_lightning.weights.bundled import WEIGHTS
 
 log = logging.getLogger(__name__)
 

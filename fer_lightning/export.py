@@ -1,6 +1,6 @@
 """`fer-export RUN/checkpoints/best.ckpt`: a verified ONNX model file that contains all that is needed to use it."""
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import io
 import json
@@ -36,8 +36,8 @@ from fer_lightning.inference.model_card import KEY, ModelCard
 from fer_lightning.inference.predictor import softmax
 from fer_lightning.inference.torch_backend import TorchBackend, card_of
 from fer_lightning.models import net_of
-from fer_lightning.plain_errors import USERS_MISTAKES, explain
-from fer_lightning.sweep_folders import run_of
+from fer_lightning.settings.plain_errors import USERS_MISTAKES, explain
+from fer_lightning.sweeps.folders import run_of
 
 Precision = Literal["float32", "float16", "int8"]
 # The largest allowed change of a probability, and the allowed share of faces that change their class.

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 from fer_lightning import losses
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError, settings_of
-from fer_lightning.initial_weights import load_initial_weights
 from fer_lightning.metrics import Findings, Meter
 from fer_lightning.models import create_model
 from fer_lightning.optim import decay_weights_only
 from fer_lightning.preprocess import MAX_CROP_MARGIN
 from fer_lightning.teachers import Teachers
+from fer_lightning.weights.initial import load_initial_weights
 
 log = logging.getLogger(__name__)
 

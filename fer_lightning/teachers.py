@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer_lightning.bundled import checkpoint_path
 from fer_lightning.checkpoint import check_same, load_checkpoint
-from fer_lightning.initial_weights import warn_of_seen_images
 from fer_lightning.models import net_of
+from fer_lightning.weights.bundled import checkpoint_path
+from fer_lightning.weights.initial import warn_of_seen_images
 
 
 class Teachers:

@@ -143,8 +143,8 @@ def photo() -> np.ndarray:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one epoch on a few drawn faces."""
-    from fer_lightning.config import compose_config
-    from fer_lightning.training import train
+    from fer_lightning.runs.training import train
+    from fer_lightning.settings.config import compose_config
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     few = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "trainer.max_epochs=1")

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from fer_lightning.audit import audit
-from fer_lightning.config import compose_config
 from fer_lightning.data.duplicates import alike, flat_images, groups, identical
 from fer_lightning.errors import InputError
+from fer_lightning.settings.config import compose_config
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fer_lightning.config import CONF_DIR, compose_config, instantiate
+from fer_lightning.settings.config import CONF_DIR, compose_config, instantiate
 
 # Of single images; `batch` has its tests in test_on_device.py.
 NAMES = sorted(path.stem for path in (CONF_DIR / "augmentation").glob("*.yaml") if path.stem != "batch")

@@ -13,10 +13,10 @@ from hydra.errors import InstantiationException
 from fer_lightning import baseline as baseline_module
 from fer_lightning.baseline import baseline
 from fer_lightning.classical import FEATURES, hog_features, knn, lbp_features, pixel_features, svm
-from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
-from fer_lightning.plain_errors import explain
-from fer_lightning.training import train
+from fer_lightning.runs.training import train
+from fer_lightning.settings.config import compose_config
+from fer_lightning.settings.plain_errors import explain
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lightning.config import compose_config, instantiate
 from fer_lightning.module import ExpressionClassifier
+from fer_lightning.settings.config import compose_config, instantiate
 
 FEW_FACES = ("data.reader.train=160", "data.reader.val=33", "data.reader.test=14")
 TINY = (

@@ -17,7 +17,9 @@ from omegaconf import OmegaConf, read_write
 
 import fer_lightning
 from fer_lightning.atomic import new_folder
-from fer_lightning.config import (
+from fer_lightning.errors import InputError
+from fer_lightning.images import BadImageError
+from fer_lightning.settings.config import (
     CONF_DIR,
     TrainConfig,
     check,
@@ -25,9 +27,7 @@ from fer_lightning.config import (
     instantiate,
     run_folder,
 )
-from fer_lightning.errors import InputError
-from fer_lightning.images import BadImageError
-from fer_lightning.plain_errors import explain, plain_errors
+from fer_lightning.settings.plain_errors import explain, plain_errors
 
 GROUPS = [
     "data",
@@ -290,7 +290,7 @@ def test_a_wheel_carries_conf_the_trained_model_and_the_page(tmp_path):
 
 
 def test_conf_is_found_from_any_working_directory(tmp_path):
-    code = "from fer_lightning.config import compose_config as c; print(c('data=ckplus').model.net.name)"
+    code = "from fer_lightning.settings.config import compose_config as c; print(c('data=ckplus').model.net.name)"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "cnn4"
 

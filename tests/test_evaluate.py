@@ -14,10 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lightning import html_page
-from fer_lightning import training as train_module
 from fer_lightning.checkpoint import load_checkpoint
-from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
@@ -29,6 +26,9 @@ from fer_lightning.evaluation.twins import read_audit
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.predictor import Predictor
+from fer_lightning.runs import training as train_module
+from fer_lightning.settings.config import compose_config, instantiate
+from fer_lightning.text import html_page
 
 # Of `finished_run`, whose model is measured here.
 SYNTHETIC = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "data.reader.test=35")

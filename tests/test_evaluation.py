@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fer_lightning.config import CONF_DIR
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.attribution import occlusion_maps
 from fer_lightning.evaluation.averaging import VIEWS
@@ -20,6 +19,7 @@ from fer_lightning.evaluation.page import write_report
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
 from fer_lightning.inference.predictor import softmax
+from fer_lightning.settings.config import CONF_DIR
 
 
 def test_model_cards_know_the_licence_of_every_dataset():

@@ -138,7 +138,7 @@ def test_a_run_from_elsewhere_cannot_have_a_function_of_its_choice_called(finish
     foreign = tmp_path / "run"
     shutil.copytree(finished_run, foreign)
     result = json.loads((foreign / "result.json").read_text())
-    for target in ("os.mkdir", "fer_lightning.config.os.mkdir", "fer_lightning.no_such_reader"):
+    for target in ("os.mkdir", "fer_lightning.settings.config.os.mkdir", "fer_lightning.no_such_reader"):
         result["config"]["data"]["reader"] = {"_target_": target, "_args_": [str(tmp_path / "made")]}
         (foreign / "result.json").write_text(json.dumps(result))
         with pytest.raises(InputError, match=f"result.json calls {target}, which is not of this package"):

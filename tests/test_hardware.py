@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from fer_lightning import hardware
 from fer_lightning.errors import InputError
-from fer_lightning.hardware import choose_precision, describe_hardware
+from fer_lightning.machine import hardware
+from fer_lightning.machine.hardware import choose_precision, describe_hardware
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_memory_of_a_freed_tensor_is_kept_for_the_next():
     code = """
 import sys, torch
 from pathlib import Path
-from fer_lightning.hardware import keep_freed_memory
+from fer_lightning.machine.hardware import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import Module
 
-from fer_lightning.bundled import NAME, bundled
 from fer_lightning.checkpoint import load_checkpoint, read_weights
 from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.errors import InputError
-from fer_lightning.initial_weights import classes_layer, load_initial_weights
 from fer_lightning.models import NAMES, create_model
 from fer_lightning.preprocess import Preprocess
+from fer_lightning.weights.bundled import NAME, bundled
+from fer_lightning.weights.initial import classes_layer, load_initial_weights
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_packages_own_model_serves():
 
 
 def test_the_packages_own_model_is_refused_where_its_file_was_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer_lightning.bundled.WEIGHTS", tmp_path)
+    monkeypatch.setattr("fer_lightning.weights.bundled.WEIGHTS", tmp_path)
     (tmp_path / f"{NAME}.ckpt").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"ckpt is damaged or was changed .*install the package again"):
         load_initial_weights(create_model("seresnet_s", num_classes=3), "seresnet_s", "bundled")

@@ -10,13 +10,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data import on_device
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule, LateLoader
 from fer_lightning.data.dataset import EpochSampler
 from fer_lightning.data.on_device import BatchAugmentation, DeviceLoader, has_room
 from fer_lightning.errors import InputError
+from fer_lightning.settings.config import compose_config, instantiate
 
 TINY = ("data.reader.train=140", "data.reader.val=35", "data.reader.test=35", "data.batch_size=16")
 
@@ -188,7 +188,7 @@ class TestTraining:
     @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
     @pytest.mark.parametrize("augmentation", ["batch", "none"])
     def test_a_run_whose_images_stay_on_the_device_is_as_one_whose_do_not(self, tmp_path, monkeypatch, augmentation):
-        from fer_lightning.training import train
+        from fer_lightning.runs.training import train
 
         weights, places = [], (f"data.cache_dir={tmp_path / 'cache'}", "logger=none", "trainer.accelerator=cpu")
         for number, device in enumerate((None, torch.device("cpu"))):
@@ -201,7 +201,7 @@ class TestTraining:
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
     def test_a_run_with_all_of_it_trains_and_repeats(self, tmp_path):
-        from fer_lightning.training import train
+        from fer_lightning.runs.training import train
 
         losses = []
         for number in range(2):

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from fer_lightning import Predictor
-from fer_lightning.bundled import NAME, SHA256, bundled
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
 from fer_lightning.inference import predictor as predictor_module
@@ -19,6 +18,7 @@ from fer_lightning.inference.detectors import WholePicture
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.weights.bundled import NAME, SHA256, bundled
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_a_face_crop_goes_through_the_evaluators_preprocessing(onnx_model, finis
 @pytest.fixture(scope="module")
 def ckplus_run(real_data, tmp_path_factory):
     """A run on real CK+ faces, in float32, and the archive unpacked."""
-    from fer_lightning.config import compose_config
-    from fer_lightning.training import train
+    from fer_lightning.runs.training import train
+    from fer_lightning.settings.config import compose_config
 
     folder = tmp_path_factory.mktemp("ckplus")
     with zipfile.ZipFile(real_data("ckplus") / "archive.zip") as archive:
@@ -223,7 +223,7 @@ class TestBundled:
         assert faces[0].probabilities == pytest.approx(faces[1].probabilities, abs=0.02)
 
     def test_a_changed_file_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fer_lightning.bundled.WEIGHTS", tmp_path)
+        monkeypatch.setattr("fer_lightning.weights.bundled.WEIGHTS", tmp_path)
         with pytest.raises(InputError, match=r"onnx is missing: install the package again"):
             Predictor()
         (tmp_path / f"{NAME}.onnx").write_bytes(b"something else")

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from fer_lightning import app, export, predict, report
-from fer_lightning.config import (
+from fer_lightning.settings.config import (
     CONF_DIR,
     AuditConfig,
     BaselineConfig,

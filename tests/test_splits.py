@@ -5,12 +5,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from fer_lightning.config import compose_config, instantiate
 from fer_lightning.data.ckplus import read_ckplus
 from fer_lightning.data.faces import FaceIndex
 from fer_lightning.data.fer2013 import read_fer2013
 from fer_lightning.data.splits import STAGES, Split, official, random, subject_kfold, unsplit
 from fer_lightning.errors import InputError
+from fer_lightning.settings.config import compose_config, instantiate
 
 CLASS_NAMES = ("angry", "happy", "sad")
 

@@ -16,14 +16,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.code_version import describe_code, file_digest
-from fer_lightning.config import given_arguments
-from fer_lightning.own_gpu import OwnGpu, visible_gpus
-from fer_lightning.plain_errors import explain
-from fer_lightning.run_settings import asks_for_several
-from fer_lightning.sweep import CODE_AT_START, JobFailed, _arguments, _check_code, _check_model, _run
-from fer_lightning.sweep_folders import LONGEST, job_name, sweep_name
-from fer_lightning.sweep_report import SweepReport
+from fer_lightning.machine.code_version import describe_code, file_digest
+from fer_lightning.runs.settings import asks_for_several
+from fer_lightning.settings.config import given_arguments
+from fer_lightning.settings.plain_errors import explain
+from fer_lightning.sweeps.folders import LONGEST, job_name, sweep_name
+from fer_lightning.sweeps.jobs import CODE_AT_START, JobFailed, _arguments, _check_code, _check_model, _run
+from fer_lightning.sweeps.own_gpu import OwnGpu, visible_gpus
+from fer_lightning.sweeps.report import SweepReport
 
 TINY = (
     "data.reader.train=160",
@@ -68,7 +68,7 @@ def processes_in(folder: Path) -> list[int]:
             inside = (path.parent / "cwd").readlink() == folder
         except OSError:  # it has ended, or is not ours
             continue
-        if inside and b"fer_lightning.job" in arguments:
+        if inside and b"fer_lightning.sweeps.process" in arguments:
             found.append(int(path.parent.name))
     return found
 
@@ -176,13 +176,13 @@ def test_the_jobs_of_a_sweep_know_the_configurations_of_its_user(tmp_path):
 
 def test_a_job_is_not_started_on_other_code_than_its_sweep(tmp_path, monkeypatch):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}, "sweeper": {"params": None}}})
-    monkeypatch.setattr("fer_lightning.sweep_report._count_jobs", lambda *_: 1)
-    monkeypatch.setattr("fer_lightning.sweep_report._is_grid", lambda _: True)
+    monkeypatch.setattr("fer_lightning.sweeps.report._count_jobs", lambda *_: 1)
+    monkeypatch.setattr("fer_lightning.sweeps.report._is_grid", lambda _: True)
     monkeypatch.setenv(CODE_AT_START, "")  # so that what the sweep sets is gone after the test
     monkeypatch.delenv(CODE_AT_START)
     SweepReport(max_jobs=1).on_multirun_start(config)
     # A process that starts later, as Ray's do, would find only the new code.
-    monkeypatch.setattr("fer_lightning.sweep.code_digest", lambda: "edited")
+    monkeypatch.setattr("fer_lightning.sweeps.jobs.code_digest", lambda: "edited")
     with pytest.raises(JobFailed, match="the code was changed since the sweep began"):
         _run("train", tmp_path, None)
 
@@ -204,7 +204,7 @@ def test_a_result_of_other_code_is_not_taken_for_one_of_this():
 
 def test_changed_code_gets_a_folder_of_its_own(monkeypatch):
     before = sweep_name("train", ["-m", "seed=0,1"])
-    monkeypatch.setattr("fer_lightning.sweep_folders.code_digest", lambda: "edited")
+    monkeypatch.setattr("fer_lightning.sweeps.folders.code_digest", lambda: "edited")
     assert sweep_name("train", ["-m", "seed=0,1"]) != before
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fer_lightning.bundled import checkpoint_path
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.errors import InputError
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.preprocess import Preprocess
 from fer_lightning.teachers import Teachers
+from fer_lightning.weights.bundled import checkpoint_path
 
 CLASSES = ["angry", "happy"]
 NET = {"name": "cnn3", "dropout": 0.0}

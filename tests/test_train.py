@@ -16,16 +16,16 @@ import torch
 from hydra.errors import InstantiationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_lightning.artifacts import print_results
 from fer_lightning.callbacks import AveragedWeights, EpochSeed
 from fer_lightning.checkpoint import load_checkpoint
-from fer_lightning.config import compose_config
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.leaderboard.runs import collect
-from fer_lightning.plain_errors import explain
-from fer_lightning.run_folder import claimed
-from fer_lightning.training import train
+from fer_lightning.runs.artifacts import print_results
+from fer_lightning.runs.folder import claimed
+from fer_lightning.runs.training import train
+from fer_lightning.settings.config import compose_config
+from fer_lightning.settings.plain_errors import explain
 
 SMALL = (
     "data.reader.train=70",
@@ -350,7 +350,7 @@ def test_a_run_that_goes_on_under_other_code_says_so(run, monkeypatch, caplog):
     run("logger=none", resume)
     assert "other code" not in caplog.text
     assert result(folder)["earlier_code"] == []
-    monkeypatch.setattr("fer_lightning.code_version.code_digest", lambda: "edited")
+    monkeypatch.setattr("fer_lightning.machine.code_version.code_digest", lambda: "edited")
     run("logger=none", resume)
     assert "last.ckpt was written by another code version: this run mixes two code versions" in caplog.text
     assert len(result(folder)["earlier_code"]) == 1
@@ -539,7 +539,7 @@ def test_a_run_stopped_in_its_first_epoch_is_told_as_unfinished_and_may_be_repea
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr("fer_lightning.training._make_trainer", stop)
+        patched.setattr("fer_lightning.runs.training._make_trainer", stop)
         with pytest.raises(SystemExit):
             run("logger=none")
     assert collect([tmp_path]).unreadable == {tmp_path / "run": "is unfinished: it has no result.json"}

@@ -14,7 +14,6 @@ from albumentations import Compose
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fer_lightning.cores import usable_cores
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.cache import FaceCache, Faces, cached_faces
 from fer_lightning.data.dataset import EpochSampler, FaceDataset
@@ -23,6 +22,7 @@ from fer_lightning.data.fingerprint import fingerprint
 from fer_lightning.data.on_device import DeviceLoader, has_room
 from fer_lightning.data.splits import Split
 from fer_lightning.errors import InputError, settings_of
+from fer_lightning.machine.cores import usable_cores
 from fer_lightning.preprocess import Preprocess
 
 log = logging.getLogger(__name__)

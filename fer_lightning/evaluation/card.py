@@ -11,7 +11,7 @@ from fer_lightning.evaluation.corruptions import STRENGTHS
 from fer_lightning.evaluation.measurement import Measurement
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
-from fer_lightning.markdown import markdown_table
+from fer_lightning.text.markdown import markdown_table
 
 # What a dataset's pictures are, and what they are not.
 PICTURES = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from fer_lightning import html_page
 from fer_lightning.atomic import replacing
 from fer_lightning.evaluation.scores import Score
 from fer_lightning.evaluation.section import Section
+from fer_lightning.text import html_page
 
 LONGEST = 15  # rows of a table on the page; the csv has all rows
 SCHEMA_VERSION = 1

@@ -7,9 +7,9 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.machine.cores import usable_cores
 
 SUFFIXES = (".onnx", ".ckpt")
 Device = Literal["auto", "cpu", "cuda"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fer_lightning.bundled import bundled
 from fer_lightning.errors import InputError
+from fer_lightning.weights.bundled import bundled
 
 RUNS = Path("outputs/runs")
 

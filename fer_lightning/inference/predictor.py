@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
 from fer_lightning.images import decode_picture
 from fer_lightning.inference.alignment import EyeAligner
@@ -22,6 +21,7 @@ from fer_lightning.inference.detectors import Detector, DetectorName, WholePictu
 from fer_lightning.inference.model_card import ModelCard
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, Load, open_sources
+from fer_lightning.machine.cores import usable_cores
 
 MOST_BYTES = 100_000_000  # of pictures that wait for a batch
 

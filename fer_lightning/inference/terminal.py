@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.results import Results
-from fer_lightning.words import counted
+from fer_lightning.text.words import counted
 
 MOST_LINES = 10  # lines of a list
 

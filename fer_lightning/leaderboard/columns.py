@@ -7,7 +7,7 @@ import pandas as pd
 
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.pooling import pooled_score
-from fer_lightning.words import counted, duration
+from fer_lightning.text.words import counted, duration
 
 SCORES = ("acc", "f1_macro", "precision_macro", "recall_macro", "ece")  # in leaderboard.csv, beside the metric
 COSTS = ("parameters", "multiply_adds", "epochs", "train_seconds")

@@ -12,8 +12,8 @@ from fer_lightning.errors import InputError
 from fer_lightning.leaderboard.labels import label_of
 from fer_lightning.leaderboard.pooling import scores_of_seeds
 from fer_lightning.leaderboard.runs import Comparison, Run, differing
-from fer_lightning.run_settings import LOWER_IS_BETTER, unless_empty
-from fer_lightning.words import counted
+from fer_lightning.runs.settings import LOWER_IS_BETTER, unless_empty
+from fer_lightning.text.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)

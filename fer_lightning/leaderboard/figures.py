@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from fer_lightning.leaderboard.entries import Entry
 from fer_lightning.leaderboard.pooling import pooled_score, scores_of_seeds
 from fer_lightning.leaderboard.runs import Run
-from fer_lightning.run_settings import LOWER_IS_BETTER
+from fer_lightning.runs.settings import LOWER_IS_BETTER
 
 KERNEL = "model.net.kernel_size"
 SCORES = ("acc", "precision_macro", "recall_macro", "f1_macro")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from fer_lightning.run_settings import EMPTY
+from fer_lightning.runs.settings import EMPTY
 
 LONGEST = 24  # letters of a value
 EMPTY_WORDS = {str(value) for value in (*EMPTY, 0.0)}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fer_lightning import html_page
 from fer_lightning.leaderboard.columns import HEADER, cells
 from fer_lightning.leaderboard.entries import Entry, by_comparison
 from fer_lightning.leaderboard.significance import MOST_TESTED
-from fer_lightning.markdown import markdown_table
+from fer_lightning.text import html_page
+from fer_lightning.text.markdown import markdown_table
 
 NOTE = (
     "Mean over seeds and splits; the folds of a seed are pooled first, accuracy by their images and scores of classes "

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fer_lightning.errors import InputError
-from fer_lightning.result import SCHEMA_VERSION
-from fer_lightning.run_settings import (
+from fer_lightning.runs.result import SCHEMA_VERSION
+from fer_lightning.runs.settings import (
     DUPLICATED_PREFIXES,
     LOCATION_KEYS,
     MACHINE_KEYS,

@@ -11,7 +11,7 @@ from fer_lightning.models import backbones, seresnet
 from fer_lightning.models.backbones import BACKBONES, create_backbone
 from fer_lightning.models.cnn import ARCHITECTURES, CNN
 from fer_lightning.models.seresnet import SERESNETS, SEResNet
-from fer_lightning.setting_kinds import refuse_other_kinds
+from fer_lightning.settings.kinds import refuse_other_kinds
 
 NAMES = (*ARCHITECTURES, *SERESNETS, *BACKBONES)
 

@@ -22,8 +22,8 @@ from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results, free_name
 from fer_lightning.inference.sources import Frame, Source, open_sources
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
+from fer_lightning.text.words import counted
 from fer_lightning.web.video_writer import BrowserVideoWriter
-from fer_lightning.words import counted
 
 MOST_SETTINGS = 32  # combinations of model and detector that are kept
 MOST_PEOPLE = 64  # camera users at the same time; the one inactive for longest is forgotten

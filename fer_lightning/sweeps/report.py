@@ -15,10 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from fer_lightning.code_version import code_digest
-from fer_lightning.config import instantiate
-from fer_lightning.plain_errors import USERS_MISTAKES
-from fer_lightning.sweep import CODE_AT_START, compared
+from fer_lightning.machine.code_version import code_digest
+from fer_lightning.settings.config import instantiate
+from fer_lightning.settings.plain_errors import USERS_MISTAKES
+from fer_lightning.sweeps.jobs import CODE_AT_START, compared
 
 CONNECT_S = 5  # seconds that a cluster may take to answer
 

@@ -42,7 +42,7 @@ def _version(package: str) -> str | None:
 
 def code_digest() -> str:
     """A hash of the package's Python files, which tells uncommitted states of a clone apart."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
@@ -57,7 +57,7 @@ def file_digest(path: Path) -> str:
 
 def git_commit() -> str | None:
     """The commit of the running code, with `-dirty` if files were changed since; None outside a clone."""
-    clone = Path(__file__).parents[1]
+    clone = Path(__file__).parents[2]
     if not (clone / ".git").exists():  # git itself would also find a repository that merely surrounds the environment
         return None
     try:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from fer_lightning.cores import usable_cores
 from fer_lightning.errors import InputError
+from fer_lightning.machine.cores import usable_cores
 
 # Lightning has more, but networks whose very weights are of another format do not go through metrics and pictures.
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from fer_lightning.code_version import file_digest
 from fer_lightning.errors import InputError
+from fer_lightning.machine.code_version import file_digest
 
 NAME = "fer2013-seresnet_s-5"  # trained on, network, version
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent
 # One file to predict with, and one to fine-tune from.
 SHA256 = {
     ".onnx": "16aa2d805bedda5232cc1f9311462463bde65aa96da22ff8797abf6366ef94fe",

@@ -9,8 +9,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from fer_lightning.errors import InputError
-from fer_lightning.plain_errors import USERS_MISTAKES
-from fer_lightning.sweep_folders import holds_run
+from fer_lightning.settings.plain_errors import USERS_MISTAKES
+from fer_lightning.sweeps.folders import holds_run
 
 LOCK = ".run.lock"  # held while a command writes to the folder; that of a killed one is free
 HYDRAS = {".hydra", "train.log", "baseline.log", "evaluate.log", "audit.log"}  # written before a run begins

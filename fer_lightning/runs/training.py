@@ -1,6 +1,6 @@
 """Train, choose the best epoch on `val`, measure it on `test` once, write a folder."""
 
-from fer_lightning import config  # isort: skip - sets what must be set before albumentations is imported
+from fer_lightning.settings import config  # isort: skip - sets what must be set before albumentations is imported
 
 import logging
 import math
@@ -22,23 +22,23 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from fer_lightning.artifacts import print_results, write_artifacts
 from fer_lightning.callbacks import EpochTable
 from fer_lightning.checkpoint import check_fits, load_checkpoint
 from fer_lightning.checkpoint_io import AtomicCheckpointIO
-from fer_lightning.code_version import describe_code
 from fer_lightning.data.announce import announce, check_trainable
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
-from fer_lightning.hardware import choose_precision, describe_hardware, keep_freed_memory
+from fer_lightning.machine.code_version import describe_code
+from fer_lightning.machine.hardware import choose_precision, describe_hardware, keep_freed_memory
 from fer_lightning.metrics import per_class_scores
 from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.plain_errors import INTERRUPTED
-from fer_lightning.result import write_result
-from fer_lightning.run_folder import claimed
-from fer_lightning.training_checks import check_metrics, check_processes, check_settings, require_no_monitor
-from fer_lightning.training_facts import training_facts
+from fer_lightning.runs.artifacts import print_results, write_artifacts
+from fer_lightning.runs.checks import check_metrics, check_processes, check_settings, require_no_monitor
+from fer_lightning.runs.facts import training_facts
+from fer_lightning.runs.folder import claimed
+from fer_lightning.runs.result import write_result
+from fer_lightning.settings.plain_errors import INTERRUPTED
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.hardware import choose_precision
-from fer_lightning.run_settings import PASSIVE_CALLBACKS
+from fer_lightning.machine.hardware import choose_precision
+from fer_lightning.runs.settings import PASSIVE_CALLBACKS
 
 # Trainer settings that change what is learnt.
 TRAINER_FACTS = (

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from fer_lightning.bundled import checkpoint_path
 from fer_lightning.checkpoint import Weights, read_weights, trainings
 from fer_lightning.data.fingerprint import NO_IMAGES
 from fer_lightning.errors import InputError
 from fer_lightning.models.backbones import imagenet_weights
+from fer_lightning.weights.bundled import checkpoint_path
 
 log = logging.getLogger(__name__)
 

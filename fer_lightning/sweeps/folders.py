@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fer_lightning.code_version import code_digest
+from fer_lightning.machine.code_version import code_digest
 
 LONGEST = 100  # characters; file systems take 255 bytes
 # Each command writes one of these last.

@@ -8,7 +8,7 @@ from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.splits import STAGES
 from fer_lightning.errors import InputError
 from fer_lightning.module import ExpressionClassifier
-from fer_lightning.run_settings import asks_for_several, best_is
+from fer_lightning.runs.settings import asks_for_several, best_is
 
 # Settings of a checkpoint callback that say which epochs it keeps.
 WHICH_EPOCHS = ("save_top_k", "every_n_epochs", "every_n_train_steps", "train_time_interval")

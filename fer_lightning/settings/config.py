@@ -26,12 +26,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fer_lightning.atomic import new_folder
 from fer_lightning.errors import InputError
-from fer_lightning.own_gpu import visible_gpus
-from fer_lightning.plain_errors import listed
 from fer_lightning.preprocess import Preprocess
-from fer_lightning.run_settings import DUPLICATED_PREFIXES, best_is
-from fer_lightning.setting_kinds import refuse_other_kinds
-from fer_lightning.sweep_folders import holds_run, job_name, run_of, sweep_name
+from fer_lightning.runs.settings import DUPLICATED_PREFIXES, best_is
+from fer_lightning.settings.kinds import refuse_other_kinds
+from fer_lightning.settings.plain_errors import listed
+from fer_lightning.sweeps.folders import holds_run, job_name, run_of, sweep_name
+from fer_lightning.sweeps.own_gpu import visible_gpus
 
 __all__ = [
     "CONF_DIR",
@@ -53,7 +53,7 @@ ONE_OF = (
     *("data", "protocol", "preprocess", "augmentation"),
     *("model", "loss", "optimizer", "scheduler", "trainer"),
 )
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 # For `refuse_unread`: settings that only the training of a network uses.

@@ -20,10 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import replacing
-from fer_lightning.code_version import code_digest, describe_code, file_digest
-from fer_lightning.config import given_arguments
 from fer_lightning.errors import InputError
-from fer_lightning.run_settings import LOCATION_KEYS, asks_for_several, flattened
+from fer_lightning.machine.code_version import code_digest, describe_code, file_digest
+from fer_lightning.runs.settings import LOCATION_KEYS, asks_for_several, flattened
+from fer_lightning.settings.config import given_arguments
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _run(command: str, job_dir: Path, hydra_cfg: DictConfig) -> dict[str, Any]:
     alone = hydra_cfg.runtime.choices["hydra/launcher"] == "basic"
     with (job_dir / "output.log").open("ab+") as output:
         begin = output.seek(0, os.SEEK_END)
-        exit_code = _wait([sys.executable, "-m", "fer_lightning.job", *arguments], output, alone=alone)
+        exit_code = _wait([sys.executable, "-m", "fer_lightning.sweeps.process", *arguments], output, alone=alone)
         output.seek(begin)
         said = output.read().decode(errors="replace")
     if exit_code != 0:

@@ -1,4 +1,4 @@
-"""`python -m fer_lightning.job MODULE ARGUMENTS...`: a command that ends when its parent process ends.
+"""`python -m fer_lightning.sweeps.process MODULE ARGUMENTS...`: a command that ends when its parent process ends.
 
 A killed sweep cannot end its jobs any more; they would train on unnoticed, and block the same sweep when it is started
 again.

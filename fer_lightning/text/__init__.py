@@ -1,0 +1,1 @@
+"""Words and pages: counts in sentences, Markdown and HTML."""

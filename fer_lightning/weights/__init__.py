@@ -1,0 +1,1 @@
+"""The package's own trained model, and the weights that training starts from."""
