@@ -164,6 +164,7 @@ def test_a_top_level_key_without_a_reader_is_refused_even_when_it_is_added():
         ("preprocess.laplacian=1", "preprocess.laplacian must be true or false, got 1"),
         ("+optimizer.amsgrad=no", "optimizer.amsgrad must be true or false, got 'no'"),
         ("model.mixup=strong", "model.mixup must be a number, got 'strong'"),
+        ("model.net=cnn3", "model.net must be settings by name, got 'cnn3'"),
         ("callbacks.pictures.every_n_epochs=often", "every_n_epochs must be a whole number, got 'often'"),
     ],
 )
@@ -204,6 +205,21 @@ def test_a_list_is_refused_for_one_strange_item():
 def test_values_that_cannot_be_used_are_told_with_their_place(strange, message):
     with pytest.raises(InputError, match=message):
         check(compose_config(*strange, "output_dir=somewhere"), TrainConfig)
+
+
+@pytest.mark.parametrize("group", ["data", "protocol", "model", "loss", "optimizer", "trainer", "callbacks", "logger"])
+def test_a_group_without_an_option_is_refused(group):
+    with pytest.raises(InputError, match=f"{group} is left open: choose an option of it"):
+        check(compose_config(f"~{group}", "output_dir=somewhere"), TrainConfig)
+    with pytest.raises(SystemExit, match="must be a string.*: write GROUP=OPTION"), plain_errors():
+        compose_config(f"{group}=null")
+
+
+@pytest.mark.parametrize("part", ["callbacks.progress", "logger.tensorboard"])
+def test_a_callback_or_a_logger_is_left_out_by_null_alone(part):
+    check(compose_config(f"{part}=null", "output_dir=somewhere"), TrainConfig)
+    with pytest.raises(InputError, match=f"{part} must be null, to go without it, or settings by name, got False"):
+        check(compose_config(f"{part}=false", "output_dir=somewhere"), TrainConfig)
 
 
 def test_an_experiment_says_its_number_and_its_command():

@@ -69,11 +69,11 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
     """
     started = time.perf_counter()
     run_dir = Path(cfg.output_dir)
-    settings = OmegaConf.to_container(cfg, resolve=True)
     with claimed(run_dir, cfg.ckpt_path):
         (run_dir / "checkpoints").mkdir(exist_ok=True)  # fer-report knows unfinished runs by it
         code = describe_code()
         config.check(cfg, config.TrainConfig)
+        settings = OmegaConf.to_container(cfg, resolve=True)
         check_settings(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule: FaceDataModule = instantiate(cfg.data)

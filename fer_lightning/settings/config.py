@@ -53,6 +53,8 @@ ONE_OF = (
     *("data", "protocol", "preprocess", "augmentation"),
     *("model", "loss", "optimizer", "scheduler", "trainer"),
 )
+# Groups whose settings are any number of parts.
+ANY_OF = ("callbacks", "logger")
 PACKAGE = Path(__file__).parents[1]
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
@@ -219,11 +221,22 @@ def check(cfg: DictConfig, schema: type) -> None:
             f"there is no {', '.join(sorted(map(str, unknown)))} in the configuration: choose from {listed(known)}"
         )
     settings = OmegaConf.to_container(cfg)
+    _check_groups({group: settings[group] for group in (*ONE_OF, *ANY_OF) if group in known})
     for prefix in DUPLICATED_PREFIXES:
         part, group, _ = prefix.split(".")
         if (copy := (settings.get(part) or {}).get(group)) is not None and not str(copy).startswith("${"):
             raise InputError(f"{part}.{group} is a copy of {group}: set {group}=, or its settings, instead")
     _check_values(settings, "")
+
+
+def _check_groups(groups: Mapping[str, Any]) -> None:
+    """Refuse a group without an option, and a part of `callbacks` or `logger` that is no callback or logger."""
+    for group, settings in groups.items():
+        if settings == MISSING:
+            raise InputError(f"{group} is left open: choose an option of it, as --help lists them")
+        for name, part in settings.items() if group in ANY_OF else ():
+            if part is not None and not isinstance(part, dict):
+                raise InputError(f"{group}.{name} must be null, to go without it, or settings by name, got {part!r}")
 
 
 def _check_values(node: Mapping[Any, Any], place: str) -> None:

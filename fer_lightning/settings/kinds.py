@@ -33,6 +33,8 @@ def refuse_other_kinds(function: Callable[..., Any], settings: Mapping[str, obje
 def _fits(value: object, hint: Any) -> bool:
     if isinstance(hint, UnionType):
         return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Mapping:
+        return isinstance(value, Mapping)
     if get_origin(hint) in (Sequence, tuple):
         if not isinstance(value, list | tuple):
             return False
@@ -49,6 +51,8 @@ def _has_length(hint: Any) -> bool:
 def _in_words(hint: Any) -> str:
     if isinstance(hint, UnionType):
         return " or ".join(dict.fromkeys(_in_words(part) for part in get_args(hint) if part is not Path))
+    if get_origin(hint) is Mapping:
+        return "settings by name"
     if get_origin(hint) in (Sequence, tuple):
         parts = get_args(hint) if _has_length(hint) else (get_args(hint)[0], ...)
         return f"[{', '.join('...' if part is ... else _in_words(part) for part in parts)}]"

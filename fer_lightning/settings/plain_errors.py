@@ -47,6 +47,8 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError | ValueError):
         if raiser.startswith("optuna."):
             return f"no trial of this search produced a result ({text}): see their messages above"
+        if raiser == "hydra._internal.defaults_list":
+            return f"{text}: write GROUP=OPTION, as --help lists them"
         return _inaccessible(error)
     if raiser.startswith("submitit."):
         return f"SLURM did not take the jobs: {text}"
