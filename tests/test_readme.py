@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -82,10 +81,15 @@ def test_the_table_of_options_names_every_one(group):
     assert {option for option in options if f"`{option}`" not in row} == set()
 
 
-def test_the_map_names_every_file_of_the_package():
-    named = re.findall(r"[\w*]+\.py", README.partition("## Where things are")[2])
-    files = [path.name for path in (ROOT / "fer_lightning").glob("[!_]*.py")]
-    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in named)] == []
+def test_the_map_names_every_folder_and_file_of_the_package_and_no_other():
+    package, folder, named = ROOT / "fer_lightning", "", set()
+    for line in README.partition("\nfer_lightning/\n")[2].partition("\ndocs/ ")[0].splitlines():
+        if start := re.match(r"  (\w\S*)", line):  # further lines of a folder are indented more
+            folder = start[1] if start[1].endswith("/") else ""
+        for name in re.findall(r"[\w*]+\.py", line):
+            named |= set(package.glob(folder + name)) or {name}
+    readers = {package / "data" / f"{name}.py" for name in ("affectnet", "ckplus", "fer2013", "folder", "synthetic")}
+    assert named | readers == set(package.rglob("[!_]*.py"))
 
 
 def test_every_local_link_and_picture_leads_somewhere():

@@ -134,8 +134,10 @@ def _note(card: ModelCard, *, own: bool, chosen: bool, chosen_before: bool, seen
         return "What the model's initial weights or teachers saw is not recorded: these images may be part of it."
     if chosen:
         before = "of the model's initial weights or teachers"
-        whose = f"An epoch {before}" if not own else f"The epoch, and one {before}," if chosen_before else "The epoch"
-        return f"{whose} was chosen on these images, so the figures are slightly optimistic."
+        whose = f"An epoch {before} was"
+        if own:
+            whose = f"The epoch, and at least one {before}, were" if chosen_before else "The epoch was"
+        return f"{whose} chosen on these images, so the figures are slightly optimistic."
     if own:
         return "The model was neither trained nor chosen on these images."
     return (

@@ -1,1 +1,1 @@
-"""From images to faces and emotions. Independent of datasets and training; uses torch only to read a .ckpt."""
+"""From images to faces and emotions. Independent of datasets and training; torch only for .ckpt and MTCNN."""

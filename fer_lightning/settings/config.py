@@ -152,6 +152,7 @@ def given_arguments(command: str, hydra_cfg: DictConfig) -> list[str]:
     return [*name, *folders, *hydras, *hydra_cfg.overrides.task]
 
 
+# Our ray.yaml has the name of the one that Ray's plugin brings, whose schema then checks it, as it should.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
