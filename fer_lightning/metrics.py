@@ -74,9 +74,11 @@ class Meter(nn.Module):
         # Not MeanMetric: it ignores weights when NaN is to pass through, and a diverged loss must be visible.
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.predictions = Predictions()
+        self._computed: dict[str, Tensor] | None = None  # several ask for it at the end of an epoch
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Add a batch: mean loss (), logits (N, K), targets (N,), indices (N,)."""
+        self._computed = None
         self.loss_sum.update(loss.detach() * len(targets))
         # The calibration error would mistake logits that happen to lie in [0, 1] for probabilities.
         self.predictions.update(indices, targets, logits.detach().float().softmax(dim=1))
@@ -88,10 +90,13 @@ class Meter(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, over all processes; all of them must call it."""
-        _, targets, probabilities = self._gathered()
-        self.scores.reset()
-        self.scores.update(probabilities, targets)
-        return {f"{self.stage}/loss": self.loss_sum.compute() / len(targets), **self.scores.compute()}
+        if self._computed is None:
+            _, targets, probabilities = self._gathered()
+            self.scores.reset()
+            self.scores.update(probabilities, targets)
+            loss = self.loss_sum.compute() / len(targets)
+            self._computed = {f"{self.stage}/loss": loss, **self.scores.compute()}
+        return self._computed
 
     def findings(self) -> "Findings":
         """Every prediction and the confusion matrix; all processes must call it, as it gathers from each."""
@@ -106,6 +111,7 @@ class Meter(nn.Module):
 
     def reset(self) -> None:
         """Start a new epoch."""
+        self._computed = None
         for metric in (self.loss_sum, self.scores, self.predictions):
             metric.reset()
 

@@ -91,6 +91,15 @@ def test_per_class_scores_agree_with_scikit_learn_also_for_a_class_that_is_missi
     assert [row["support"] for row in scores.values()] == support.tolist()
 
 
+def test_a_batch_that_comes_after_a_computation_counts():
+    meter, *_ = measured(3, classes_present=3)
+    before = meter.compute()["val/acc"]
+    meter.update(
+        torch.tensor(0.0), 9 * torch.eye(3)[[0] * 99], torch.zeros(99, dtype=torch.long), 33 + torch.arange(99)
+    )
+    assert before < 0.6 < 0.8 < meter.compute()["val/acc"]
+
+
 def test_a_reset_meter_forgets_the_epoch_before():
     meter, *_ = measured(4, classes_present=4)
     meter.reset()

@@ -233,8 +233,11 @@ def test_a_measurement_of_a_file_that_has_changed_is_not_taken_for_one_of_this_f
 
 @pytest.mark.slow
 @needs_proc
-def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_of_one_that_was_not(tmp_path):
+def test_a_sweep_that_is_killed_takes_its_jobs_along_and_ends_with_the_numbers_of_one_that_was_not(
+    tmp_path, monkeypatch
+):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs fer-lightning[joblib]")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that jobs share the cores, also beside a GPU
     jobs = (*TINY, LONG, "logger=none", "seed=0,1", "hydra/launcher=joblib_gpus")
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
@@ -299,8 +302,9 @@ def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ray_gives_each_job_a_gpu_of_its_own_and_runs_them_all(tmp_path):
+def test_ray_gives_each_job_a_gpu_of_its_own_and_runs_them_all(tmp_path, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs fer-lightning[ray]")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # fewer than two there would be too few for Ray
     logical = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1")
     finished = sweep(tmp_path, *TINY, "trainer.max_epochs=1", "logger=none", "seed=0,1,2", *logical)
     assert finished.returncode == 0, finished.stderr

@@ -677,13 +677,40 @@ def test_a_network_is_compiled_where_that_is_asked_for(run, monkeypatch):
     assert compiled == ["CNN", "CNN", "CNN"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # a fork, on Python >= 3.12
 def test_a_gpu_trains_in_the_precision_that_suits_it(run):
     folder = run("trainer.accelerator=gpu", "trainer.precision=auto", "data.num_workers=1", "logger=none")
     written = result(folder)
     assert written["hardware"]["gpus"]
     native = torch.cuda.get_device_capability() >= (8, 0)
     assert written["hardware"]["precision"] == ("bf16-mixed" if native else "32-true")
+
+
+@needs_gpu
+def test_a_gpu_trains_with_all_that_a_long_recipe_has_and_goes_on_after_a_power_cut(run):
+    on_gpu = ("trainer.accelerator=gpu", "trainer.precision=auto")
+    teacher = run(*on_gpu, folder="teacher") / "checkpoints" / "best.ckpt"
+    recipe = (
+        "augmentation=batch",
+        "optimizer=muon",
+        "callbacks=ema",
+        "model.mixup=0.2",
+        "model.decay_weights_only=true",
+    )
+    taught = (f"model.teachers=[{teacher}]", "model.teacher_share=0.5")
+    with pytest.raises(RuntimeError, match="power cut"), power_cut(epoch=2):
+        run(*on_gpu, *recipe, *taught)
+    last = last_checkpoint(teacher.parents[2] / "run")
+    assert result(run(*on_gpu, *recipe, *taught, f"ckpt_path={last}"))["epochs"] == 2
+
+
+def test_training_on_the_cpu_beside_a_gpu_warns_of_nothing(run, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.trainer.setup.CUDAAccelerator.is_available", lambda: True)
+    assert result(run("logger=none"))["metrics"]
 
 
 def test_a_mistake_takes_back_what_the_run_put_in_its_folder_and_nothing_else(run, tmp_path):

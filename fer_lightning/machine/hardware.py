@@ -55,6 +55,12 @@ def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
     return "32-true", f"{device} has no native bfloat16"
 
 
+def finish_gpu_work(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock tells how long that took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def keep_freed_memory() -> None:
     """Let the C library, if it is glibc, keep freed blocks for the next batch.
 

@@ -48,6 +48,8 @@ SETTLED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # when a run is resumed
     "The '.*_dataloader' does not have many workers",  # on a CPU they would compete with the network for cores
     "Using padding='same' with even kernel lengths",  # even kernels are asked for by name
+    "GPU available but not used",  # trainer=cpu was asked for: trainer=auto uses it
+    "Please use the new API settings to control TF32",  # lightning 2.6 on torch before 2.15
 )
 
 
