@@ -148,7 +148,9 @@ def given_arguments(command: str, hydra_cfg: DictConfig) -> list[str]:
         for source in hydra_cfg.runtime.config_sources
         if source.provider == "command-line"
     ]
-    hydras = [text for text in hydra_cfg.overrides.hydra if text.startswith(("hydra.searchpath=", "hydra.mode="))]
+    # Hydra notes its mode for every run; only a job of a sweep=, which asks for another, needs it again.
+    told = ("hydra.searchpath=", "hydra.mode=") if hydra_cfg.runtime.choices.get("sweep") else "hydra.searchpath="
+    hydras = [text for text in hydra_cfg.overrides.hydra if text.startswith(told)]
     return [*name, *folders, *hydras, *hydra_cfg.overrides.task]
 
 
