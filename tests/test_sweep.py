@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer_lightning.errors import InputError
 from fer_lightning.machine.code_version import describe_code, file_digest
 from fer_lightning.runs.settings import asks_for_several
 from fer_lightning.settings.config import given_arguments
@@ -299,6 +301,34 @@ def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
         spans = sorted((start, end) for own, start, end in times if own == gpu)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
     assert {own for own, _, _ in times} == {"0", "1"}
+
+
+def test_each_gpu_takes_as_many_jobs_as_it_is_said_to_and_a_further_one_waits(tmp_path, monkeypatch):
+    def wait(_: float) -> None:
+        raise TimeoutError
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("fer_lightning.sweeps.own_gpu.time.sleep", wait)
+    jobs = [OwnGpu(jobs_per_gpu=2) for _ in range(5)]
+    for job in jobs:
+        job.on_multirun_start(None)
+    taken = []
+    for job in jobs[:4]:
+        job.on_job_start(None)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["0", "1", "0", "1"]
+    with pytest.raises(TimeoutError):
+        jobs[4].on_job_start(None)
+    jobs[1].on_job_end(None)
+    jobs[4].on_job_start(None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_gpu_for_no_job_is_refused():
+    with pytest.raises(InputError, match="jobs_per_gpu must be at least 1, got 0"):
+        OwnGpu(0)
 
 
 @pytest.mark.slow

@@ -195,9 +195,9 @@ def check_call(cfg: DictConfig) -> None:
         )
 
 
-def jobs_at_once(without_gpus: int) -> int:
-    """One job per GPU that this process may use, or `without_gpus` jobs if there are none."""
-    return len(visible_gpus()) or without_gpus
+def jobs_at_once(without_gpus: int, jobs_per_gpu: int) -> int:
+    """The jobs that fit on the GPUs which this process may use, or `without_gpus` jobs if there are none."""
+    return jobs_per_gpu * len(visible_gpus()) or without_gpus
 
 
 OmegaConf.register_new_resolver("run_folder", run_folder)
