@@ -130,6 +130,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(range(self.rank, self.length, self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, position) for position in self.positions().tolist()])
+
+    def positions(self) -> np.ndarray:
+        """The positions of this epoch alone, for loaders that need no pairs."""
         order = np.arange(self.length)
         if self.shuffle:
             generator = np.random.default_rng(seed_from(self.seed, self.epoch))
@@ -137,5 +141,4 @@ class EpochSampler(Sampler[tuple[int, int]]):
                 order = generator.permutation(self.length)
             else:
                 order = generator.choice(self.length, self.length, p=self.weights)
-        mine = order[self.rank :: self.world_size][: len(self)]
-        return iter([(self.epoch, position) for position in mine.tolist()])
+        return order[self.rank :: self.world_size][: len(self)]

@@ -51,7 +51,7 @@ class DeviceLoader:
         images: The split's images as its batches hold them, uint8 or float32 (M, C, S, S), on the device.
         targets: Targets of the whole dataset.
         indices: Positions of the split's images in the dataset, (M,).
-        sampler: Source of (epoch, position) pairs; Lightning tells it the epoch.
+        sampler: An EpochSampler; Lightning tells it the epoch.
         batch_size: N.
     """
 
@@ -75,7 +75,7 @@ class DeviceLoader:
         return math.ceil(len(self.sampler) / self.batch_size)
 
     def __iter__(self) -> Iterator[FaceBatch]:
-        positions = torch.tensor([position for _, position in self.sampler], device=self.images.device)
+        positions = torch.from_numpy(self.sampler.positions()).to(self.images.device)
         for part in positions.split(self.batch_size):
             yield FaceBatch(self.images[part], self.targets[part], self.indices[part])
 
