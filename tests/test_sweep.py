@@ -149,8 +149,11 @@ def test_a_job_is_told_where_its_user_keeps_configurations():
     places = [{"provider": "main", "path": "conf"}, {"provider": "command-line", "path": "/mine"}]
     hydra_cfg = {
         "job": {"config_name": "train"},
-        "runtime": {"config_sources": places},
-        "overrides": {"hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]"], "task": ["seed=1"]},
+        "runtime": {"config_sources": places, "choices": {"sweep": None}},
+        "overrides": {
+            "hydra": ["hydra.sweep.dir=sweep", "hydra.searchpath=[/ours]", "hydra.mode=RUN"],
+            "task": ["seed=1"],
+        },
     }
     told = ["--config-dir=/mine", "hydra.searchpath=[/ours]", "seed=1"]
     again = _arguments("train", Path("job"), OmegaConf.create(hydra_cfg), resumed=False)
@@ -158,6 +161,14 @@ def test_a_job_is_told_where_its_user_keeps_configurations():
     assert given_arguments("train", OmegaConf.create(hydra_cfg)) == told
     hydra_cfg["job"]["config_name"] = "other"
     assert given_arguments("train", OmegaConf.create(hydra_cfg)) == ["--config-name=other", *told]
+
+
+def test_the_command_of_a_sweeps_job_says_that_it_is_one_run():
+    overrides = {"hydra": ["hydra.mode=RUN"], "task": ["sweep=mine"]}
+    hydra_cfg = {"job": {"config_name": "train"}, "runtime": {"config_sources": []}, "overrides": overrides}
+    for choice, told in (("mine", ["hydra.mode=RUN", "sweep=mine"]), (None, ["sweep=mine"])):
+        hydra_cfg["runtime"]["choices"] = {"sweep": choice}
+        assert given_arguments("train", OmegaConf.create(hydra_cfg)) == told
 
 
 @pytest.mark.slow
