@@ -92,7 +92,8 @@ def orthogonal(filters: Tensor) -> Tensor:
     """Bring the singular values of filters (D, F) near 1, and leave the singular vectors; the result is (D, F).
 
     Newton and Schulz's iteration, in the small square of products (M, M) instead of on the filters themselves: the same
-    to four digits in float32, and over twice as fast.
+    to four digits in float32, and over twice as fast. Not for bfloat16, in which small singular values, squared there,
+    drown: `seresnet_s` then has 27 % on PublicTest after four epochs of a quarter of Training, and 43 with float32.
     """
     wide = filters if filters.shape[0] <= filters.shape[1] else filters.T
     wide = wide / (wide.norm() + TINY)
