@@ -40,7 +40,7 @@ class ProgressBar(RichProgressBar):
     """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)  # a second; Lightning's 100 take a tenth of a fast training
+        super().__init__(refresh_rate=10)  # a second; Lightning's 100 compete with a fast training
         self._read_at = -math.inf
         self._metrics: dict[str, Any] = {}
         self._loss: Tensor | None = None

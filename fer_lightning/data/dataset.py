@@ -133,7 +133,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, position) for position in self.positions().tolist()])
 
     def positions(self) -> np.ndarray:
-        """The positions of this epoch alone, for loaders that need no pairs."""
+        """This process's positions in the epoch's order, for loaders that need no pairs."""
         order = np.arange(self.length)
         if self.shuffle:
             generator = np.random.default_rng(seed_from(self.seed, self.epoch))
