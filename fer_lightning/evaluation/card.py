@@ -101,7 +101,7 @@ def _the_model(measured: Measurement, cost: Mapping[str, Any]) -> list[str]:
 
 def _latency(row: Mapping[str, Any], runtime: str) -> str:
     threads = f", threads: {row['threads']}" if row["threads"] else ""
-    return f"One face, prepared, takes {row['p50_ms']:.1f} ms (median; {runtime}, {row['device']}{threads})."
+    return f"One face, prepared, takes {row['p50_ms']:.1f} ms (median; {runtime}, {row['hardware']}{threads})."
 
 
 def _results(measured: Measurement, scores: Scores, twins: Section | None) -> list[str]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.inference.backends import Backend, load_backend
+from fer_lightning.machine.hardware import device_name
 from fer_lightning.models import net_of
 from fer_lightning.models.cost import count_multiply_adds, count_parameters
 from fer_lightning.preprocess import Preprocess
@@ -47,7 +48,8 @@ def latencies(path: Path) -> list[dict[str, Any]]:
             times = seconds_of(backend, batch)
             p50, p95 = statistics.median(times), float(np.percentile(times, 95))
             speed = {"p50_ms": 1000 * p50, "p95_ms": 1000 * p95, "images_per_s": batch / p50}
-            rows.append({"device": backend.device, "threads": backend.threads, "batch": batch} | speed)
+            setting = {"device": backend.device, "hardware": device_name(backend.device), "threads": backend.threads}
+            rows.append(setting | {"batch": batch} | speed)
     return rows
 
 

@@ -89,6 +89,13 @@ def describe_hardware(gpus: Sequence[int] | None = None) -> dict[str, Any]:
     }
 
 
+def device_name(device: str) -> str:
+    """The processor's or the first GPU's name, for `cpu` or `cuda`; `cuda` itself if this PyTorch cannot tell."""
+    if device == "cpu":
+        return _cpu_name()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else device
+
+
 def _cpu_has_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
 
