@@ -29,7 +29,7 @@ def test_it_sets_a_real_epoch_beside_bare_loops(measure):
     found = {name.strip(): float(ratio) for _, name, _, _, ratio, _ in rows}
     assert found.keys() == {"real epoch", "bare loop", "float32 NCHW"}
     assert found["real epoch"] == 1
-    assert 0 < found["bare loop"] < 2
+    assert found["bare loop"] > 0
 
 
 @pytest.mark.parametrize(

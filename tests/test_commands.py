@@ -1,5 +1,6 @@
 """`python -m fer_lightning.train` as a person or a cluster runs it: in a process of its own."""
 
+import importlib
 import json
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from fer_lightning.module import ExpressionClassifier
 from fer_lightning.settings.config import compose_config, instantiate
@@ -51,6 +53,24 @@ def kill_in_mid_epoch(folder: Path, run_dir: Path, *overrides: str) -> None:
 
 def len_of(table: Path) -> int:
     return len(pd.read_csv(table)) if table.exists() else 0
+
+
+def test_a_run_has_a_folder_named_after_it_with_its_settings_and_its_log(tmp_path):
+    run(tmp_path, *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    [folder] = (tmp_path / "outputs" / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_synthetic_cnn3", folder.name)
+    assert OmegaConf.load(folder / ".hydra" / "config.yaml").model.net.name == "cnn3"
+    assert "synthetic, protocol official: 160 train" in (folder / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("train", "synthetic"), ("baseline", "synthetic"), ("evaluate", "fer2013"), ("audit", "fer2013")],
+)
+def test_a_command_prints_its_settings(name, reader, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--cfg", "job"])
+    importlib.import_module(f"fer_lightning.{name}").main()
+    assert OmegaConf.create(capsys.readouterr().out).data.reader._target_.endswith(f"read_{reader}")
 
 
 @pytest.mark.slow

@@ -20,16 +20,18 @@ from fer_lightning.errors import InputError
 from fer_lightning.evaluate import evaluate
 from fer_lightning.evaluation import cost, sections
 from fer_lightning.evaluation.comparison import comparison_sections
-from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
+from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement, logits_of
 from fer_lightning.evaluation.scores import OVERALL, Score, Scores, scores_with_intervals
 from fer_lightning.evaluation.twins import read_audit
 from fer_lightning.export import export
 from fer_lightning.inference.backends import load_backend
 from fer_lightning.inference.predictor import Predictor
 from fer_lightning.machine.hardware import describe_hardware
+from fer_lightning.preprocess import Preprocess
 from fer_lightning.runs import training as train_module
 from fer_lightning.settings.config import compose_config, instantiate
 from fer_lightning.text import html_page
+from fer_lightning.weights.bundled import NAME
 
 # Of `finished_run`, whose model is measured here.
 SYNTHETIC = ("data=synthetic", "data.reader.train=140", "data.reader.val=35", "data.reader.test=35")
@@ -130,6 +132,23 @@ def test_a_few_faces_of_ones_own_are_measured_without_a_split(run, face, write_i
             write_image(tmp_path / "mine" / name / f"{number}.png", face(label, number))
     written = run("data=folder", f"data.root={tmp_path / 'mine'}", "protocol=unsplit")
     assert (written["images"], written["images_of_other_classes"]) == (4, 2)
+    (tmp_path / "evaluation").rename(tmp_path / "first")
+    bundled = run("data=folder", f"data.root={tmp_path / 'mine'}", "protocol=unsplit", model="null")
+    assert Path(bundled["model"]["path"]).name == f"{NAME}.onnx"
+
+
+def test_without_a_test_split_val_is_measured_and_the_title_says_so(run, tmp_path):
+    written = run(*SYNTHETIC, "data.reader.test=0", "evaluate.allow_seen=true")
+    assert "val/acc" in written["metrics"]
+    assert "val (there is no test split)" in (tmp_path / "evaluation" / "report" / "index.html").read_text()
+
+
+def test_a_changed_image_is_what_the_model_answers():
+    faces = np.arange(3 * 48 * 48).reshape(3, 48, 48) % 200
+    datamodule = SimpleNamespace(faces=lambda i: faces[i].astype(np.uint8), batch_size=2, preprocess=Preprocess())
+    backend = SimpleNamespace(logits=lambda images: images.mean(axis=(2, 3)))
+    brighter = logits_of(backend, datamodule, np.arange(3), change=lambda images: images + 51)
+    np.testing.assert_allclose(brighter, logits_of(backend, datamodule, np.arange(3)) + 0.2, atol=1e-6)
 
 
 def test_classes_match_by_name_whatever_their_order_and_spelling():
@@ -387,10 +406,18 @@ class TestReport:
         pd.DataFrame({"image": names, "glasses": "no"}).to_csv(tmp_path / "groups.csv", index=False)
         assert report(*data, f"groups={tmp_path / 'groups.csv'}")["groups_glasses"]["groups"]["no"]["images"] == 72
 
-    def test_frames_of_a_recording_answer_together(self, report, ckplus_tree):
+    def test_frames_of_a_recording_answer_together(self, report, ckplus_tree, tmp_path):
         written = report("data=ckplus", f"data.root={ckplus_tree}", "protocol=random_80_20", "split=all")
         assert written["scores"]["images"] == 72
-        assert set(written["scores"]) >= {"by_image", "by_sequence"}
+        table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
+        recording = table.image.str.extract(r"(S\d+_\d+)_", expand=False)
+        means = table.filter(like="p_").groupby(recording).mean()
+        of_target = means.to_numpy()[
+            range(24), means.columns.get_indexer("p_" + table.target.groupby(recording).first())
+        ]
+        assert written["scores"]["by_sequence"]["log_loss"]["value"] == pytest.approx(
+            -np.log(of_target).mean(), rel=1e-3
+        )
         assert "twins" not in written  # the model has seen none of them, wherever they stand
 
     def test_uneven_batches_change_nothing(self, report, tmp_path):

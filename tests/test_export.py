@@ -9,16 +9,19 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import fer_lightning
 from fer_lightning import export as export_module
 from fer_lightning.checkpoint import load_checkpoint
+from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.cost import size_of
 from fer_lightning.export import Faces, _compare, export, to_onnx
 from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
+from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.torch_backend import card_of
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.models import create_model
@@ -81,6 +84,14 @@ def test_a_smaller_model_predicts_nearly_as_its_checkpoint(
     of_checkpoint, of_small = size_of(checkpoint), size_of(tmp_path / "small.onnx")
     for name in ("parameters", "multiply_adds"):
         assert of_small[name] == of_checkpoint[name] > 0
+
+
+def test_without_an_output_the_model_lies_in_its_run(finished_run, tmp_path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (run / "model.onnx").unlink(missing_ok=True)
+    told = CliRunner().invoke(make_command(export_module.main), [str(run / "checkpoints" / "best.ckpt")])
+    assert told.exit_code == 0, told.output + told.stderr
+    assert find_model(run) == run / "model.onnx"
 
 
 def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monkeypatch):

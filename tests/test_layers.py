@@ -136,6 +136,12 @@ def test_a_file_imports_only_from_layers_below_its_own(module):
     assert {name for name in ours if LEVEL[name] >= LEVEL[module]} == set()
 
 
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("fer_lightning.inference")))
+def test_prediction_knows_neither_datasets_nor_hydra_nor_lightning(module):
+    others = ("fer_lightning.data", "hydra", "omegaconf", "lightning")
+    assert {name for name in imported(MODULES[module]) if name.startswith(others)} == set()
+
+
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [

@@ -17,11 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from fer_lightning import predict as predict_module
+from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
 from fer_lightning.inference import timeline
 from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.drawing import BLOCKS
 from fer_lightning.inference.pictures import VideoWriter, write_picture
 from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.results import Results, VideoResults
@@ -156,12 +159,18 @@ def test_every_frame_of_a_video_has_its_rows_in_time(predict, table, video, tmp_
     main = [row for row in rows if row["track"] == "0"]
     assert len(main) >= 30
     assert float(main[0]["raw_p_happy"]) == float(main[0]["p_happy"])
+    assert any(row["raw_p_happy"] != row["p_happy"] for row in main[1:])
     out = tmp_path / "out"
     annotated = cv2.VideoCapture(str(out / "videos" / "film.mp4"))
     assert annotated.get(cv2.CAP_PROP_FRAME_COUNT) == 40
     assert (out / "timelines" / "film.png").read_bytes().startswith(b"\x89PNG")
     events = pd.read_csv(out / "events.csv")
     assert set(events.columns) == {"source", "track", "emotion", "onset_s", "offset_s", "frames", "confidence"}
+
+
+def test_a_film_that_is_not_smoothed_has_no_second_probabilities(predict, table, video):
+    assert predict(video(5), "--smooth", "0").returncode == 0
+    assert list(table()[0]) == COLUMNS
 
 
 def test_a_video_cut_short_says_where_it_ends(predict, table, video):
@@ -189,6 +198,15 @@ def test_pictures_are_written_with_faces_marked_or_hidden(predict, tmp_path, pho
         cv2.Laplacian(cv2.cvtColor(photo[eyes], cv2.COLOR_BGR2GRAY), cv2.CV_64F).var()
     )
     assert np.abs(written[rest].astype(int) - photo[rest]).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "status"), [("--min-face", 300, "no_face"), ("--max-pixels", 1000, "unreadable")]
+)
+def test_a_limit_that_is_given_holds(predict, table, tmp_path, photo, option, value, status):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    predict("a.jpg", option, value)
+    assert [row["status"] for row in table()] == [status]
 
 
 def test_an_unsure_face_is_marked(predict, table, tmp_path, photo):
@@ -307,33 +325,81 @@ def test_a_full_disk_keeps_the_rows_that_are_complete(predict, table, many, form
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("source", "message"),
     [
-        (["nothing_here"], 1, "cannot be read .*nothing could be read"),
-        (["empty"], 1, "empty holds no image or video.*nothing could be read"),
-        (["99"], 1, "there is no camera 99"),
-        ([], 2, "Missing argument"),
-        (["a.jpg", "--format", "xlsx"], 2, "choose from csv, jsonl, parquet"),
-        (["a.jpg", "--min-face", "-3"], 2, "--min-face must be above 0"),
-        (["a.jpg", "--detector", "yolo"], 2, "Invalid value for '--detector'"),
-        (["a.jpg", "--bogus"], 2, "No such option"),
-        (["a.jpg", "--min-face", "80", "--detector", "none"], 2, "--detector none does not search"),
-        (["a.jpg", "--max-side", "80", "--detector", "none"], 2, "--detector none does not search"),
-        (["a.jpg", "--align", "--detector", "none"], 2, "--align needs a detector"),
-        (["a.jpg", "--profile", "--detector", "mtcnn"], 2, "--profile works only with --detector haar"),
-        (["a.jpg", "--match", "order"], 2, "--match order matches the faces of several views: add --views"),
-        (["a", "b", "--views", "--show"], 2, "--show shows one source"),
-        (["a", "--views"], 2, "--views needs at least two sources"),
-        (["a.jpg", "--anonymize"], 2, "none are written or shown: add --save"),
+        ("nothing_here", "cannot be read .*nothing could be read"),
+        ("empty", "empty holds no image or video.*nothing could be read"),
+        ("99", "there is no camera 99"),
     ],
 )
-def test_a_mistake_is_told_in_words(predict, tmp_path, arguments, code, message):
+def test_a_source_that_gives_nothing_is_told_in_words(predict, tmp_path, source, message):
     (tmp_path / "empty").mkdir()
-    finished = predict(*arguments)
-    errors = " ".join(finished.stderr.decode().replace("│", " ").split())
-    assert finished.returncode == code, errors
+    finished = predict(source)
+    errors = " ".join(finished.stderr.decode().split())
+    assert finished.returncode == 1, errors
     assert re.search(message, errors), errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument"),
+        (["a.jpg", "--format", "xlsx"], "choose from csv, jsonl, parquet"),
+        (["a.jpg", "--min-face", "-3"], "--min-face must be above 0"),
+        (["a.jpg", "--detector", "yolo"], "Invalid value for '--detector'"),
+        (["a.jpg", "--bogus"], "No such option"),
+        (["a.jpg", "--min-face", "80", "--detector", "none"], "--detector none does not search"),
+        (["a.jpg", "--max-side", "80", "--detector", "none"], "--detector none does not search"),
+        (["a.jpg", "--align", "--detector", "none"], "--align needs a detector"),
+        (["a.jpg", "--profile", "--detector", "mtcnn"], "--profile works only with --detector haar"),
+        (["a.jpg", "--match", "order"], "--match order matches the faces of several views: add --views"),
+        (["a", "b", "--views", "--show"], "--show shows one source"),
+        (["a", "--views"], "--views needs at least two sources"),
+        (["a.jpg", "--anonymize"], "none are written or shown: add --save"),
+    ],
+)
+def test_a_mistaken_option_is_told_in_words(arguments, message):
+    finished = CliRunner().invoke(make_command(predict_module.main), arguments)
+    errors = " ".join(finished.stderr.replace("│", " ").split())
+    assert finished.exit_code == 2, errors
+    assert re.search(message, errors), errors
+
+
+def test_every_option_of_reading_reaches_the_predictor(monkeypatch):
+    asked = {}
+
+    def predictor(model, **options):
+        asked.update(options, model=model)
+        raise InputError("it is not to read anything")
+
+    monkeypatch.setattr(predict_module, "Predictor", predictor)
+    monkeypatch.setattr(predict_module, "_prepare_process", lambda max_pixels: asked.update(max_pixels=max_pixels))
+    options = [
+        "--model",
+        "m.onnx",
+        "--detector",
+        "haar",
+        "--min-face",
+        "80",
+        "--max-side",
+        "640",
+        "--profile",
+        "--align",
+    ]
+    options += ["--device", "cpu", "--batch-size", "3", "--workers", "2", "--max-pixels", "1000"]
+    CliRunner().invoke(make_command(predict_module.main), ["a.jpg", *options])
+    assert asked == {
+        **{
+            "model": Path("m.onnx"),
+            "detector": "haar",
+            "min_face": 80,
+            "max_side": 640,
+            "profile": True,
+            "align": True,
+        },
+        **{"device": "cpu", "batch_size": 3, "workers": 2, "max_pixels": 1000},
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
@@ -460,6 +526,21 @@ def test_a_film_of_a_camera_plays_as_fast_as_it_was(tmp_path, photo):
             frame = Frame(source="camera 0", number=number, time_s=time_s, image=photo)
             film.add(Prediction(frame=frame, faces=[]))
     assert len(written) == (2 + 10 + 1) * 25 + 1  # at 25 frames/s two seconds, ten for the jump, and one
+
+
+def test_a_hidden_face_is_hidden_in_every_frame_of_a_film(tmp_path, photo):
+    written = []
+    writer = SimpleNamespace(write=written.append, close=lambda: None)
+    results = Results(tmp_path, FER2013_CLASSES, videos=True, anonymous=True, video_writer=lambda path, fps: writer)
+    source = Source(name="film.mp4", kind="video", frames=lambda: iter([]), count=2, fps=25)
+    face = Face(box=Box(175, 65, 100, 100), probabilities=dict.fromkeys(FER2013_CLASSES, 1 / 7))
+    with results, results.video(source) as film:
+        for number in range(2):
+            frame = Frame(source="film.mp4", number=number, time_s=number / 25, image=photo)
+            film.add(Prediction(frame=frame, faces=[face]))
+    assert [len(np.unique(image[90:140, 190:250].reshape(-1, 3), axis=0)) <= BLOCKS**2 for image in written] == [
+        True
+    ] * 2
 
 
 def test_a_film_is_whole_though_its_timeline_cannot_be_drawn(tmp_path, photo, monkeypatch):

@@ -2,22 +2,26 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fer_lightning import Predictor
+from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.errors import InputError
 from fer_lightning.export import export
 from fer_lightning.inference import predictor as predictor_module
 from fer_lightning.inference.backends import load_backend
-from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.boxes import Box, square_crop
 from fer_lightning.inference.detectors import WholePicture
 from fer_lightning.inference.model_file import find_model
 from fer_lightning.inference.sources import Frame, open_sources
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.preprocess import Preprocess
 from fer_lightning.weights.bundled import NAME, SHA256, bundled
 
 
@@ -194,6 +198,31 @@ def test_a_detector_of_ones_own_is_used(onnx_model, photo):
 def test_an_array_that_is_no_picture_is_refused(predictor, image):
     with pytest.raises(InputError, match="a picture must be uint8 of shape"):
         predictor.predict(image)
+
+
+def test_a_models_temperature_and_margin_are_used(finished_run, face, photo, tmp_path):
+    best, other = finished_run / "checkpoints" / "best.ckpt", tmp_path / "other.ckpt"
+    checkpoint = load_checkpoint(best)
+    checkpoint["hyper_parameters"] |= {"temperature": 2.0, "crop_margin": 0.25}
+    torch.save(checkpoint, other)
+    [[plain], [warm]] = (Predictor(path, detector="none", device="cpu").predict(face(3)) for path in (best, other))
+    roots = np.sqrt(list(plain.probabilities.values()))
+    assert list(warm.probabilities.values()) == pytest.approx(roots / roots.sum(), abs=1e-5)
+    box = Box(175, 65, 100, 100)
+    [crop] = Predictor(other, device="cpu").crops(photo, [box])
+    np.testing.assert_array_equal(crop, Preprocess().prepare(square_crop(photo, box, margin=0.25)))
+
+
+def test_of_several_finished_runs_the_newest_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, finished in (("a", 1), ("b", 3), ("c", 2), ("d", None)):
+        run = Path("outputs/runs") / name
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "best.ckpt").touch()
+        if finished:
+            (run / "result.json").touch()
+            os.utime(run / "result.json", (finished, finished))
+    assert find_model("newest") == Path("outputs/runs/b/checkpoints/best.ckpt")
 
 
 def test_the_newest_finished_run_is_found_by_that_word(finished_run, tmp_path, monkeypatch):

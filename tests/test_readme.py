@@ -1,13 +1,17 @@
 """The commands in README, docs and experiments are real: each composes against conf/, each make target exists."""
 
+import importlib
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import cv2
 import pytest
 import typer
+from hydra import compose, initialize_config_dir
 
 from fer_lightning import app, export, predict, report
 from fer_lightning.settings.config import (
@@ -22,6 +26,7 @@ from fer_lightning.settings.config import (
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GUIDES = README + (ROOT / "CONTRIBUTING.md").read_text()
 TEXTS = (
     README,
     (ROOT / "docs" / "replication.md").read_text(),
@@ -67,9 +72,9 @@ def test_there_are_commands_to_test():
     assert len(PREDICTIONS) >= 7
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (\w+)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|[`(])make ([a-z-]+)", GUIDES, flags=re.MULTILINE))))
 def test_every_make_target_exists(target):
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,34 @@ def test_the_table_of_options_names_every_one(group):
     [row] = [line for line in README.splitlines() if re.match(rf"\| [^|]*`{group}`[^|]* \|", line)]
     options = {path.stem for path in (CONF_DIR / group).glob("*.yaml") if not path.stem.startswith("_")}
     assert {option for option in options if f"`{option}`" not in row} == set()
+
+
+def test_the_table_of_options_says_the_defaults():
+    groups = ("data", "model", "loss", "preprocess", "augmentation", "optimizer", "scheduler", "trainer", "logger")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        chosen = compose("train", return_hydra_config=True).hydra.runtime.choices
+    assert re.findall(r"`(\w+)` \(default", README) == [chosen[group] for group in groups]
+
+
+def test_every_installed_command_is_a_function():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.keys() == {"fer-predict", "fer-app", "fer-export", "fer-report"}
+    for module, _, name in (target.partition(":") for target in scripts.values()):
+        assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_its_python_runs_on_a_photo_and_a_film(tmp_path, monkeypatch, photo, capsys):
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photo)
+    film = cv2.VideoWriter(str(tmp_path / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (512, 512))
+    for _ in range(3):
+        film.write(photo)
+    film.release()
+    monkeypatch.chdir(tmp_path)
+    one, two, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)  # the third needs a server
+    exec(one + two, {})
+    of_photo, *of_film = capsys.readouterr().out.splitlines()
+    assert of_photo.startswith("happy 0.")
+    assert [line.split()[:2] for line in of_film] == [["0.0", "0"], ["0.04", "0"], ["0.08", "0"]]
 
 
 def test_the_map_names_every_folder_and_file_of_the_package_and_no_other():

@@ -623,11 +623,6 @@ def test_runs_without_seeds_are_entries_of_one(write_run, tmp_path):
     assert table_of([entry], "acc").acc.tolist() == [0.5]
 
 
-def test_a_folder_that_is_missing_is_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no folder"):
-        collect([tmp_path / "missing"])
-
-
 @pytest.fixture
 def little_garbage():
     """Spare the test the collector's passes over what earlier tests have left in this process."""

@@ -154,7 +154,7 @@ def test_a_slow_reader_gets_the_newest_frame_and_no_growing_delay(camera):
         seen.append(int(frame.image[0, 0, 0]))
         time.sleep(0.05)
     assert seen == sorted(set(seen))
-    assert len(seen) < 20  # of 60
+    assert len(seen) < 50  # of 60: without dropping it would be all
     assert seen[-1] > 50
 
 

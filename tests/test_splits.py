@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -130,6 +131,12 @@ class TestRandom:
 
 
 class TestSubjectKfold:
+    def test_people_who_show_one_class_each_are_shared_out_by_class(self, index):
+        alike = replace(index, subjects=np.array([f"S{i // 10:03}" for i in range(600)]))
+        for fold in range(5):
+            test = subject_kfold(alike, fold=fold, n_folds=5).test
+            assert np.bincount(alike.targets[test]).tolist() == [20, 60, 40]
+
     def test_no_person_is_on_two_sides(self, index):
         split = subject_kfold(index, fold=2, n_folds=5, val_folds=1)
         people = [set(index.subjects[split[stage]]) for stage in STAGES]

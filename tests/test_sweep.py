@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -280,12 +281,16 @@ def test_each_job_of_joblib_gpus_sees_one_gpu_which_no_other_running_job_sees(tm
     assert finished.returncode == 0, finished.stderr
     assert "n_jobs=2" in finished.stdout
     assert {result["hardware"]["cuda_visible_devices"] for result in results(tmp_path).values()} == {"4", "6"}
+    logs = [path.read_text() for path in tmp_path.glob("sweep/*/output.log")]
+    assert len(logs) == 3
+    assert all("Everything is in" in log for log in logs)
 
 
-def _job(gpus: list[str], seconds: float, log: Path) -> None:
+def _job(gpus: list[str], together: Barrier, seconds: float, log: Path) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     own_gpu = OwnGpu()
     own_gpu.on_multirun_start(None)
+    together.wait(60)
     own_gpu.on_job_start(None)
     start = time.time()
     time.sleep(seconds)
@@ -302,7 +307,8 @@ def test_gpus_are_those_that_cuda_would_see(monkeypatch, said, gpus):
 def test_no_two_jobs_at_the_same_time_have_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     context = multiprocessing.get_context("spawn")
-    jobs = [context.Process(target=_job, args=(["0", "1"], 0.5, tmp_path / f"{n}.json")) for n in range(5)]
+    together = context.Barrier(5)
+    jobs = [context.Process(target=_job, args=(["0", "1"], together, 0.5, tmp_path / f"{n}.json")) for n in range(5)]
     for job in jobs:
         job.start()
     for job in jobs:

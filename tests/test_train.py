@@ -1,5 +1,6 @@
 """The training command from end to end, on a handful of drawn faces."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -90,6 +91,9 @@ def test_a_run_folder_holds_everything_and_a_result_that_says_what_it_is(run):
     for name in ("acc", "f1_macro", "precision_macro", "recall_macro", "specificity_macro", "ece"):
         assert 0 <= written["metrics"][f"test/{name}"] <= 1
     assert set(written["per_class"]["test"]) == set(FER2013_CLASSES)
+    assert written["versions"]["torch"] == importlib.metadata.version("torch")
+    assert (written["hardware"]["precision"], written["hardware"]["devices"]) == ("32-true", 1)
+    assert written["images_per_s"] > 0
 
 
 def test_the_tables_of_a_run_agree_with_its_result(run):
@@ -190,7 +194,8 @@ def test_a_split_that_lacks_a_class_says_so(caplog, tmp_path, write_image, face)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon", "sgd"])
 @pytest.mark.parametrize("scheduler", ["none", "one_cycle", "cosine", "plateau"])
 def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
-    folder = run(f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
+    network = ("model=cnn3", "preprocess.size=16")
+    folder = run(*network, f"optimizer={optimizer}", f"scheduler={scheduler}", "logger=none", "~callbacks.pictures")
     [state] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     [group] = state["param_groups"]
     own, decay = {
@@ -200,6 +205,7 @@ def test_every_optimizer_trains_with_every_schedule(run, optimizer, scheduler):
         "sgd": ("momentum", 1e-4),
     }[optimizer]
     assert own in group
+    assert len(state["state"]) == len(group["params"])  # each parameter was stepped
     assert group["weight_decay"] == decay
     rates = pd.read_csv(folder / "metrics.csv")["lr"]
     assert (rates.nunique() > 1) == (scheduler in ("one_cycle", "cosine"))

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_lightning.inference.predictor import Prediction
+from fer_lightning.inference.boxes import Box
+from fer_lightning.inference.drawing import BLOCKS
+from fer_lightning.inference.predictor import Face, Prediction
 from fer_lightning.inference.sources import Frame
 from fer_lightning.inference.window import WindowClosed, show_frame
 
@@ -45,3 +47,12 @@ def test_q_and_the_cross_close_the_window(screen, prediction, key, visible):
     screen([key], [visible])
     with pytest.raises(WindowClosed):
         show_frame(prediction, 1.0, anonymous=False)
+
+
+def test_a_hidden_face_is_hidden_in_the_window_too(screen, monkeypatch, photo):
+    screen([-1], [1.0])
+    shown = []
+    monkeypatch.setattr(cv2, "imshow", lambda _, image: shown.append(image))
+    face = Face(box=Box(175, 65, 100, 100), probabilities={"happy": 0.9, "sad": 0.1})
+    show_frame(Prediction(frame=Frame(source="a.mp4", time_s=0.0, image=photo), faces=[face]), 1.0, anonymous=True)
+    assert len(np.unique(shown[0][90:140, 190:260].reshape(-1, 3), axis=0)) <= BLOCKS**2
