@@ -55,7 +55,7 @@ def main() -> None:
         _print_stages(model, film)
         rate = statistics.median(_rate(model, film) for _ in range(3))
         Console().print(f"film 640x480, one face, every frame: [bold]{rate:.0f} frames/s[/bold] from file to table")
-        _print_photos(model, place / "photos", photos)
+        _print_photos(model, photos)
     hardware = describe_hardware()
     Console().print(f"{hardware['cpu']}, {hardware['cores']} cores, smallest face {MIN_FACE:.0f} px")
 
@@ -185,7 +185,7 @@ def _by_hand(model: Path, paths: list[str]) -> Iterator[list[Box]]:
         yield boxes
 
 
-def _print_photos(model: Path, folder: Path, truth: dict[str, list[Box]]) -> None:
+def _print_photos(model: Path, truth: dict[str, list[Box]]) -> None:
     """Run our prediction and the hand-written loop over the same photos, in turn for every hundred."""
     cores = describe_hardware()["cores"]
     paths = sorted(truth)

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -270,7 +268,7 @@ class TensorBoardPictures(Callback):
             faces = trainer.datamodule.augmented_faces(chosen.tolist(), epoch=trainer.current_epoch)
             captions = [pl_module.class_names[target] for target in dataset.targets[dataset.indices[chosen]]]
             figure = faces_figure(faces, captions, "Training faces as augmented")
-            _add(writer, "faces/train_augmented", figure, trainer)
+            writer.add_figure("faces/train_augmented", figure, trainer.global_step)
             _add_graph(writer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: ExpressionClassifier) -> None:
@@ -281,11 +279,11 @@ class TensorBoardPictures(Callback):
             findings = pl_module.findings("val")
             title = f"val, epoch {trainer.current_epoch + 1}"
             figure = confusion_matrix_figure(findings.confusion, pl_module.class_names, title)
-            _add(writer, "confusion_matrix/val", figure, trainer)
+            writer.add_figure("confusion_matrix/val", figure, trainer.global_step)
             images = trainer.datamodule.faces(findings.indices)
             title = f"Worst mistakes on {title}"
             figure = mistakes_figure(images, findings, pl_module.class_names, title, count=self.faces)
-            _add(writer, "faces/val_worst_mistakes", figure, trainer)
+            writer.add_figure("faces/val_worst_mistakes", figure, trainer.global_step)
 
 
 def _writer(trainer: L.Trainer) -> SummaryWriter | None:
@@ -301,8 +299,3 @@ def _add_graph(writer: SummaryWriter, model: ExpressionClassifier) -> None:
         warnings.filterwarnings("ignore", "`torch.jit.trace", FutureWarning)
         warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
         writer.add_graph(model.net, model.example_input_array.to(model.device))
-
-
-def _add(writer: SummaryWriter, tag: str, figure: Figure, trainer: L.Trainer) -> None:
-    writer.add_figure(tag, figure, global_step=trainer.global_step, close=True)
-    plt.close(figure)

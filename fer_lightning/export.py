@@ -44,6 +44,7 @@ Precision = Literal["float32", "float16", "int8"]
 LARGEST_CHANGE = {"float32": 1e-4, "float16": 0.02, "int8": 1.0}
 CHANGED_CLASSES = {"float32": 0.0, "float16": 0.01, "int8": 0.05}
 FACES = 512  # real faces to calibrate and compare on
+OF_DATA = ("fer_lightning.data.", "fer_lightning.preprocess.")  # where the functions of a run's `data` are
 
 
 class Faces(NamedTuple):
@@ -154,22 +155,25 @@ def _result_of(run: Path) -> dict[str, Any]:
 def _datamodule_of(result: dict[str, Any], run: Path) -> FaceDataModule:
     """The run's faces, without augmentation.
 
-    A `result.json` may come from anywhere, and Hydra calls whatever function it names: only this package's are called.
+    A `result.json` may come from anywhere, and Hydra calls whatever function it names: only the public ones of this
+    package's readers, protocols and preprocessing are called.
     """
     settings = result["config"]["data"] | {"augmentation": None}
     text = json.dumps(settings)
     for target in re.findall(r'"_target_": "(.*?)"', text):
-        if "${" in text or not _is_ours(target):
+        if "${" in text or not _is_of_data(target):
             raise InputError(
-                f"{run}/result.json calls {target}, which is not of this package, and might do anything: give a "
+                f"{run}/result.json calls {target}, which is no reader of this package, and might do anything: give a "
                 "checkpoint whose dataset is read by this package"
             )
     return config.instantiate(settings)
 
 
-def _is_ours(target: str) -> bool:
+def _is_of_data(target: str) -> bool:
+    if not target.startswith(OF_DATA) or "._" in target:
+        return False
     try:
-        return target.startswith("fer_lightning.") and config.get_object(target).__module__.startswith("fer_lightning.")
+        return f"{config.get_object(target).__module__}.".startswith(OF_DATA)
     except ImportError:
         return False
 

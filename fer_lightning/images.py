@@ -16,6 +16,9 @@ IMAGE_SUFFIXES = {
     ".pgm", ".ppm", ".pbm", ".pnm",
 }  # fmt: skip
 
+# Of a PGM or PPM: its letter, width and height, and what it calls white, with comments between them.
+PNM_HEADER = re.compile(rb"P[2356](?:(?:\s|#[^\n]*\n)+\d+){2}(?:\s|#[^\n]*\n)+(\d{1,9})")
+
 # Pillow warns just above its limit of pixels and raises far above it; here everything above is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -70,10 +73,8 @@ def _is_cut_short(data: bytes) -> bool:
 
 def _brightest_value(data: bytes) -> int:
     """What a PGM or PPM calls white, by which OpenCV does not scale; 255 for all others."""
-    if data[:2] not in (b"P2", b"P3", b"P5", b"P6"):
-        return 255
-    _, _width, _height, brightest, *_ = re.sub(rb"#[^\n]*", b"", data[:4096]).split(maxsplit=4)
-    return int(brightest)
+    header = PNM_HEADER.match(data)
+    return int(header[1]) if header else 255
 
 
 class Picture(NamedTuple):

@@ -21,6 +21,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.backends import Device
 from fer_lightning.inference.boxes import MAX_SIDE, MIN_FACE
 from fer_lightning.inference.detectors import DetectorName
+from fer_lightning.inference.haar import FINE
 from fer_lightning.inference.predictor import Prediction, Predictor
 from fer_lightning.inference.reading import predict_scenes, predict_sources
 from fer_lightning.inference.results import Results
@@ -84,7 +85,7 @@ def main(
         ),
     ] = MIN_FACE,
     max_side: Annotated[
-        int, typer.Option(min=30, help="Longest side for the search for faces, in pixels.", rich_help_panel=FACES)
+        int, typer.Option(min=FINE, help="Longest side for the search for faces, in pixels.", rich_help_panel=FACES)
     ] = MAX_SIDE,
     profile: Annotated[
         bool,

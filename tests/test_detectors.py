@@ -81,7 +81,7 @@ def test_none_takes_the_whole_picture():
     [
         ({"name": "yolo"}, "detector must be haar, mtcnn, none, got 'yolo'"),
         ({"name": "haar", "min_face": 0}, "min_face must be above 0, got 0"),
-        ({"name": "haar", "max_side": 10}, "max-side must be at least 30 pixels, got 10"),
+        ({"name": "haar", "max_side": 10}, "max_side must be at least 30 pixels, got 10"),
     ],
 )
 def test_what_cannot_work_is_refused(settings, message):

@@ -149,12 +149,19 @@ def test_a_run_from_elsewhere_cannot_have_a_function_of_its_choice_called(finish
     foreign = tmp_path / "run"
     shutil.copytree(finished_run, foreign)
     result = json.loads((foreign / "result.json").read_text())
-    for target in ("os.mkdir", "fer_lightning.settings.config.os.mkdir", "fer_lightning.no_such_reader"):
-        result["config"]["data"]["reader"] = {"_target_": target, "_args_": [str(tmp_path / "made")]}
+    made = tmp_path / "made"
+    for target, arguments in (
+        ("os.mkdir", [str(made)]),
+        ("fer_lightning.data.cache.os.mkdir", [str(made)]),
+        ("fer_lightning.sweeps.jobs._wait", [["touch", str(made)], None, True]),
+        ("fer_lightning.data.cache._written", [str(made)]),
+        ("fer_lightning.data.no_such_reader", []),
+    ):
+        result["config"]["data"]["reader"] = {"_target_": target, "_args_": arguments}
         (foreign / "result.json").write_text(json.dumps(result))
-        with pytest.raises(InputError, match=f"result.json calls {target}, which is not of this package"):
+        with pytest.raises(InputError, match=f"result.json calls {target}, which is no reader of this package"):
             export(foreign / "checkpoints" / "best.ckpt", tmp_path / "model.onnx", "float32")
-    assert not (tmp_path / "made").exists()
+    assert not made.exists()
 
 
 def test_a_runtime_of_cpus_alone_says_what_to_install(onnx_model, monkeypatch):

@@ -85,8 +85,10 @@ def test_a_picture_stands_as_its_exif_says(format_):
         (KINDS["JPEG"][:-30], "is cut short|does not decode"),
         (AVIF[: len(AVIF) * 6 // 10], "does not decode"),
         (b"P5 # ten bits\n2 1\n1023\n\x00\x00\x03\xff", "calls 1023 white, where 255 and 65535 can be read: save it"),
+        (b"P5\n#%s\n2 1\n1023\n\x00\x00\x03\xff" % (b"x" * 5000), "calls 1023 white"),
+        (b"P5\n2 ", "does not decode"),
     ],
-    ids=["empty", "text", "truncated", "truncated AVIF", "ten bits"],
+    ids=["empty", "text", "truncated", "truncated AVIF", "ten bits", "a long comment", "half a header"],
 )
 def test_what_does_not_decode_is_told(data, reason):
     with pytest.raises(BadImageError, match=reason):

@@ -174,13 +174,14 @@ def test_imagenet_weights_are_what_torchvision_downloads(monkeypatch):
     torch.testing.assert_close(ours.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
 
 
-def test_without_a_network_the_download_is_told_in_a_sentence(monkeypatch):
+@pytest.mark.parametrize("problem", [URLError("no route to host"), RuntimeError("invalid hash value")], ids=str)
+def test_a_download_that_fails_or_is_another_file_is_told_in_a_sentence(monkeypatch, problem):
     def refuse(*_, **__):
-        raise URLError("no route to host")
+        raise problem
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(
-        InputError, match=r"cannot be downloaded .*no route to host.*: download them .*model.init_from="
+        InputError, match=r"cannot be downloaded .*(no route to host|invalid hash).*: download them .*model.init_from="
     ):
         load_initial_weights(create_model("resnet18", num_classes=7), "resnet18", "imagenet")
 

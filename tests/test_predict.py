@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -463,6 +464,15 @@ def test_problems_of_a_run_before_do_not_stay(predict, tmp_path, photo):
     assert not (tmp_path / "out" / "problems.csv").exists()
 
 
+def test_a_run_that_reads_nothing_leaves_the_results_of_one_before(predict, tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo))
+    assert predict("a.jpg", "--format", "csv,jsonl").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    finished = predict("99")
+    assert (finished.returncode, b"there is no camera 99" in finished.stderr) == (1, True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(onnx_model, tmp_path, photo):
     (tmp_path / "a.jpg").write_bytes(jpeg(photo))
     stopped_clock = "import time; time.strftime = lambda *_: 'now'; from fer_lightning.predict import run; run()"
@@ -572,6 +582,12 @@ def test_a_film_that_could_not_be_written_in_full_is_told(tmp_path):
     with pytest.raises(OSError, match=r"film\.mp4 would hold 0 of its 3 frames"):
         film.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_film_that_cannot_be_written_at_all_is_told(tmp_path):
+    film = VideoWriter(tmp_path / "missing" / "film.mp4", 25)
+    with pytest.raises(InputError, match="OpenCV cannot write a video to .*: choose another --output"), closing(film):
+        film.write(np.zeros((48, 64, 3), np.uint8))
 
 
 def test_a_film_that_fails_leaves_an_earlier_one_of_its_name(tmp_path):

@@ -454,7 +454,7 @@ def test_a_run_goes_on_through_a_link_to_its_folder(run, tmp_path):
         (["scheduler=plateau", "scheduler.factor=1.5"], "scheduler.factor must be between 0 and 1, got 1.5"),
         (["scheduler=cosine", "scheduler.final=-1"], "scheduler.final, .*, must be at least 0, got -1"),
         (["scheduler.max_lr=-0.01"], "scheduler.max_lr, the highest rate, must be above 0, got -0.01"),
-        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number above 0, or null, got -1"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number from 0, or null, got -1"),
         (
             ["+trainer.accumulate_grad_batches=0"],
             "trainer.accumulate_grad_batches must be a whole number from 1, got 0",

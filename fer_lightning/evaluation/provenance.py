@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,8 +54,7 @@ def provenance(split: str | None, datamodule: FaceDataModule, card: ModelCard) -
     if split != "all" and not datamodule.has(split):
         raise InputError(f"{dataset} has no {split} split under protocol {datamodule.split.protocol}")
     own = _is_own(card.training, datamodule)
-    reasons = (_why_seen(split, datamodule, training) for training in trainings(card.training))
-    seen = next((reason for reason in reasons if reason is not None), None)
+    seen = _seen(split, datamodule, card.training)
     ours = datamodule.fingerprint["splits"]
     held_out = split in ("val", "test") and _holds_out(card.training, split, ours)  # whatever part it learned from
     chose = [
@@ -81,8 +80,24 @@ def _holds_out(training: Mapping[str, Any], stage: str, ours: Mapping[str, Any])
     return training.get("splits", {}).get(stage) == ours[stage]["sha256"]
 
 
-def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
-    """Why a training, of the model, its initial weights or its teachers, may have used some of a split's images.
+def _seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> str | None:
+    """Why the model, its initial weights or its teachers may have seen some of a split's images, with the remedy."""
+    of_model, *before = trainings(training)
+    if why := _why_seen(split, datamodule, of_model):
+        return f"the model {why.reason}: {why.remedy}"
+    if why := next(filter(None, (_why_seen(split, datamodule, each) for each in before)), None):
+        network = "a network that the model began with or learned from"
+        return f"{network} {why.reason}: use a split or dataset that it has not seen"
+    return None
+
+
+class _Seen(NamedTuple):
+    reason: str
+    remedy: str
+
+
+def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> _Seen | None:
+    """Why a training may have used some of a split's images.
 
     To have chosen the epoch on the whole split is no reason, since the note says so.
     """
@@ -95,18 +110,20 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
         for stage in stages
     ):
         part = "this very split" if split != "all" else "a part"
-        return f"the model was trained on {part} of {dataset}: evaluate it on split=test or split=val"
+        return _Seen(f"was trained on {part} of {dataset}", "evaluate it on split=test or split=val")
     own = _is_own(training, datamodule)
     held_out = all(stage != "train" and _holds_out(training, stage, splits) for stage in stages)
     if training.get("dataset") == dataset and not own and not held_out:
-        return (
-            f"the model was trained on another split of {dataset} ({_protocol(training)}), so images of this one may "
-            "be among those it was trained on: use the protocol and data.reader of its run"
+        return _Seen(
+            f"was trained on another split of {dataset} ({_protocol(training)}), so images of this one may be among "
+            "those it was trained on",
+            "use the protocol and data.reader of its run",
         )
     if own and training["splits"].get("val", NO_IMAGES) not in (NO_IMAGES, splits["val"]["sha256"]):
-        return (
-            f"the model's epoch was chosen on another val split of {dataset} ({_protocol(training)}), so images of "
-            "this split may be among those: use the protocol of its run"
+        return _Seen(
+            f"had its epoch chosen on another val split of {dataset} ({_protocol(training)}), so images of this split "
+            "may be among those",
+            "use the protocol of its run",
         )
     return None
 

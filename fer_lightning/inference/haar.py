@@ -46,7 +46,7 @@ class HaarDetector:
 
     def __init__(self, *, min_face: float = MIN_FACE, max_side: int = MAX_SIDE, profile: bool = False) -> None:
         if max_side < FINE:
-            raise InputError(f"max-side must be at least {FINE} pixels, got {max_side}")
+            raise InputError(f"max_side must be at least {FINE} pixels, got {max_side}")
         self.min_face = min_face
         self.max_side = max_side
         self.profile = profile

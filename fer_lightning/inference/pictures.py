@@ -83,6 +83,7 @@ class VideoWriter:
                 self._size,
             )
             if not self._writer.isOpened():
+                self._writer = None  # there is nothing to close
                 raise InputError(f"OpenCV cannot write a video to {self.path}: choose another --output")
         self._writer.write(scaled_to(image, self._size))
         self._written += 1

@@ -108,7 +108,7 @@ class Predictor:
         device: Device = "auto",
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"batch-size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if workers is not None and workers < 1:
             raise InputError(f"workers must be at least 1, got {workers}")
         self.model_path = find_model(model)
@@ -167,7 +167,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Predict on a stream of frames, in their order.
 
-        Decoding, detection and the network run in parallel, and only a few frames are in memory at a time.
+        Decoding, detection and the network run in parallel, and only a few frames are in memory at a time. With several
+        workers OpenCV has one thread from then on, in the whole process.
 
         Args:
             frames: Frames of a Source.

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.events import Event, EventRecorder
@@ -79,6 +80,8 @@ class Results:
         self._tables: list[TableWriter] = []
         self._open: list[AbstractContextManager[TableWriter]] = []
         self._given: set[str] = set()
+        self._earlier: list[Path] = []
+        self._has_rows = False
 
     def add_table(self, table: TableWriter) -> None:
         """Write the rows to this table too; it is closed by who opened it."""
@@ -89,8 +92,7 @@ class Results:
             self.folder.mkdir(parents=True, exist_ok=True)
             earlier = self._earlier_tables()
             self._refuse_other_files(known=bool(earlier))
-            for name in earlier:
-                (self.folder / name).unlink()
+            self._earlier = [self.folder / name for name in earlier]
             with ExitStack() as stack:
                 for suffix in self._formats:
                     self._tables.append(self._table(f"predictions.{suffix}", self.columns))
@@ -98,14 +100,19 @@ class Results:
                 stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close each table separately, so that one that failed on a full disk does not affect the others."""
-        failed = None
+    def __exit__(self, *error: Any) -> None:
+        """Close each table separately, so that one that failed on a full disk does not affect the others.
+
+        If an error came before the first row, no table is written, and those of an earlier prediction stay.
+        """
+        failed, in_vain = None, error[0] is not None and not self._has_rows
+        for path in () if in_vain else self._earlier:
+            path.unlink()
         for table in reversed(self._open):
             try:
-                table.__exit__(None, None, None)
-            except OSError as error:
-                failed = error
+                table.__exit__(*(error if in_vain else (None, None, None)))
+            except OSError as full:
+                failed = full
         if failed is not None:
             raise failed
 
@@ -172,6 +179,7 @@ class Results:
         """Add a prediction to the tables alone, and its problem if it has one."""
         for table in self._tables:
             table.write(rows(prediction, abstain_below=self.abstain_below))
+        self._has_rows = True
         frame = prediction.frame
         if frame.problem:
             self.problems.append(f"{frame.source} {frame.problem}")
@@ -262,5 +270,4 @@ class VideoResults:
             {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(event).items()}
             for event in self._events.finish()
         )
-        (folder / "timelines").mkdir(exist_ok=True)
         self._timeline.write(folder / "timelines" / f"{self._name}.png", self._source.name)

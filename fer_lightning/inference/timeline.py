@@ -30,12 +30,13 @@ class Timeline:
             self._probabilities[face.track].extend(face.probabilities.values())
 
     def write(self, path: Path, title: str) -> None:
-        """Plot to a PNG; nothing is written if there was no face to plot."""
+        """Plot to a PNG, in a folder that is made for it; nothing is written if there was no face to plot."""
         from matplotlib.figure import Figure  # not pyplot, whose state the threads of a server would share
 
         people = sorted(self._times, key=lambda track: -len(self._times[track]))[:MOST_PEOPLE]
         if not people:
             return
+        path.parent.mkdir(exist_ok=True)
         figure = Figure(figsize=(10, 0.9 + 1.7 * len(people)), layout="constrained")
         axes = figure.subplots(len(people), 1, sharex=True, squeeze=False)
         for axis, track in zip(axes[:, 0], people, strict=True):

@@ -42,7 +42,7 @@ def check_settings(cfg: DictConfig) -> None:
     if not isinstance(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches must be a whole number from 1, got {batches}")
     if clip is not None and (not isinstance(clip, int | float) or clip < 0):
-        raise InputError(f"trainer.gradient_clip_val must be a number above 0, or null, got {clip}")
+        raise InputError(f"trainer.gradient_clip_val must be a number from 0, or null, got {clip}")
     if str(cfg.trainer.strategy).startswith(IN_CHILDREN):
         raise InputError(f"trainer.strategy={cfg.trainer.strategy} would leave no results in this process: use ddp")
     if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
