@@ -43,7 +43,7 @@ NOT_FROM_VOTES = ("loss", "ece")  # scores that need probabilities
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="baseline")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Fit one classifier on one dataset and return its top-1 accuracy, on val if there is one."""
     config.check_call(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:

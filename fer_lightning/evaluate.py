@@ -27,9 +27,9 @@ from fer_lightning.evaluation.averaging import VIEWS
 from fer_lightning.evaluation.card import model_card, training_in_words
 from fer_lightning.evaluation.comparison import comparison_sections
 from fer_lightning.evaluation.groups import groups_sections, read_groups
-from fer_lightning.evaluation.measurement import ClassesInCommon, Measurement
+from fer_lightning.evaluation.measurement import Measurement, shared_images
 from fer_lightning.evaluation.page import write_report
-from fer_lightning.evaluation.provenance import Provenance, images_of, provenance
+from fer_lightning.evaluation.provenance import Provenance, provenance
 from fer_lightning.evaluation.scores import Scores
 from fer_lightning.evaluation.section import Section
 from fer_lightning.evaluation.sections import (
@@ -67,7 +67,7 @@ UNREAD = config.NO_TRAINING | config.NO_PREPROCESS
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="evaluate")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Measure one model, or several, on one split and return the (best) top-1 accuracy."""
     config.check_call(cfg)
     if cfg.ckpt_path == "newest":  # another one by the time that the command is repeated
@@ -166,8 +166,7 @@ class _Candidate(NamedTuple):
     @property
     def images(self) -> np.ndarray:
         """Positions of the split's images of classes that the model has."""
-        classes = ClassesInCommon.of(self.backend.card.class_names, self.datamodule.class_names)
-        return classes.among(images_of(self.provenance.split, self.datamodule), self.datamodule)
+        return shared_images(self.backend, self.datamodule, self.provenance)[1]
 
 
 def _evaluate_one(
@@ -249,7 +248,7 @@ def _write(
 ) -> None:
     """Write tables and report, then `result.json`, and print the main results."""
     stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
-    data, per_class = measured.datamodule.fingerprint, per_class_scores(measured.findings.confusion, names)
+    per_class = per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
     metrics, hardware = _metrics(measured), describe_hardware()
     introduction = [
@@ -258,20 +257,20 @@ def _write(
         *_other_classes(measured),
     ]
     described = {
-        "model": path,
         "split": measured.provenance.split,
         "seen": measured.provenance.seen,
         "note": measured.note,
         "class_names": list(names),
         "images_of_other_classes": measured.left_out,
-        "data": data,
+        "data": measured.datamodule.fingerprint,
     }
-    model_card_text = model_card(measured, scores, sections)
-    write_report(folder / "report", measured.title, introduction, sections, described, model_card_text)
+    card_text = model_card(measured, scores, sections)
+    write_report(folder / "report", measured.title, introduction, sections, {"model": path} | described, card_text)
     write_result(
         folder / "result.json",
         {
             **facts,
+            **described,
             "config": OmegaConf.to_container(cfg, resolve=True),
             "hardware": hardware,
             "model": {
@@ -281,14 +280,8 @@ def _write(
                 "training": dict(card.training),
                 "metrics": dict(card.metrics),
             },
-            "data": data,
-            "split": measured.provenance.split,
-            "seen": measured.provenance.seen,
             "chosen": measured.provenance.chosen,
-            "note": measured.note,
-            "class_names": list(names),
             "images": len(measured.indices),
-            "images_of_other_classes": measured.left_out,
             "metrics": metrics,
             "per_class": {stage: per_class},
         },

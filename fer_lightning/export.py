@@ -47,7 +47,7 @@ FACES = 512  # real faces to calibrate and compare on
 OF_DATA = ("fer_lightning.data.", "fer_lightning.preprocess.")  # where the functions of a run's `data` are
 
 
-class Faces(NamedTuple):
+class Examples(NamedTuple):
     """Real face crops as network input, float32 (N, C, S, S), and their targets (N,)."""
 
     images: np.ndarray
@@ -178,11 +178,11 @@ def _is_of_data(target: str) -> bool:
         return False
 
 
-def _some_faces(datamodule: FaceDataModule, stage: str) -> Faces:
+def _some_faces(datamodule: FaceDataModule, stage: str) -> Examples:
     dataset = datamodule.dataset(stage)
     chosen = np.random.default_rng(0).permutation(len(dataset))[:FACES].tolist()
     batch = dataset.__getitems__([(0, position) for position in chosen])
-    return Faces(batch.images.numpy(), batch.targets.numpy())
+    return Examples(batch.images.numpy(), batch.targets.numpy())
 
 
 def to_onnx(net: torch.nn.Module, card: ModelCard) -> onnx.ModelProto:
@@ -222,7 +222,7 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved.model
 
 
-def _quantised(model: onnx.ModelProto, faces: Faces) -> onnx.ModelProto:
+def _quantised(model: onnx.ModelProto, faces: Examples) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         original, prepared, int8 = (Path(folder) / f"{name}.onnx" for name in ("original", "prepared", "int8"))
         original.write_bytes(model.SerializeToString())
@@ -251,7 +251,7 @@ def serialised_with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
     return model.SerializeToString()
 
 
-def _compare(before: Callable, after: Callable, faces: Faces, temperature: float) -> Parity:
+def _compare(before: Callable, after: Callable, faces: Examples, temperature: float) -> Parity:
     remedies = {"checkpoint": "give another checkpoint", "exported model": "use another --precision"}
     logits = [np.concatenate([network(part) for part in _batches(faces.images)]) for network in (before, after)]
     for given, (whose, remedy) in zip(logits, remedies.items(), strict=True):

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -235,7 +235,7 @@ def _prepare_process(max_pixels: int) -> None:
 
 
 def _predict(
-    stream: Iterator[Prediction], results: Results, console: Console, total: int | None, *, show: bool
+    stream: Generator[Prediction, None, None], results: Results, console: Console, total: int | None, *, show: bool
 ) -> Tally:
     """Consume all predictions; if Ctrl-C or a full disk stops this midway, the results so far are kept.
 

@@ -12,7 +12,7 @@ from fer_lightning.sweeps.jobs import run_job
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="train")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Train one model on one dataset and return the monitored metric, for a sweep to compare."""
     config.check_call(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -17,7 +17,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.command import make_command
 from fer_lightning.errors import InputError
 from fer_lightning.evaluation.cost import size_of
-from fer_lightning.export import Faces, _compare, export, to_onnx
+from fer_lightning.export import Examples, _compare, export, to_onnx
 from fer_lightning.inference import backends
 from fer_lightning.inference.backends import OnnxBackend, load_backend
 from fer_lightning.inference.model_card import KEY, ModelCard
@@ -102,14 +102,14 @@ def test_a_model_that_differs_too_much_is_not_written(checkpoint, tmp_path, monk
 
 
 def test_a_model_is_compared_by_the_probabilities_that_it_gives():
-    faces = Faces(np.zeros((1, 1), np.float32), np.zeros(1, int))
+    faces = Examples(np.zeros((1, 1), np.float32), np.zeros(1, int))
     one, other = (lambda images, x=x: np.float32([[x, 0]]) for x in (0.0, 1.0))
     assert _compare(one, other, faces, 0.5).largest_change == pytest.approx(1 / (1 + np.exp(-2)) - 0.5)
 
 
 def test_a_network_is_compared_in_parts_that_a_large_one_has_memory_for():
     sizes = []
-    faces = Faces(np.zeros((100, 1), np.float32), np.zeros(100, int))
+    faces = Examples(np.zeros((100, 1), np.float32), np.zeros(100, int))
 
     def network(images):
         sizes.append(len(images))
@@ -121,7 +121,7 @@ def test_a_network_is_compared_in_parts_that_a_large_one_has_memory_for():
 
 
 def test_logits_that_are_not_finite_are_refused():
-    faces = Faces(np.zeros((2, 1), np.float32), np.zeros(2, int))
+    faces = Examples(np.zeros((2, 1), np.float32), np.zeros(2, int))
     good, bad = (lambda images, x=x: np.float32([[0, 1], [x, 0]]) for x in (0, np.nan))
     with pytest.raises(InputError, match="exported model gives 1 of 2 faces .* not finite: use another --precision"):
         _compare(good, bad, faces, 1.0)

@@ -27,6 +27,7 @@ LAYERS = [
         "sweeps.process",
         "machine.cores",
         "seeding",
+        "text.file_names",
         "text.words",
         "text.html_page",
         "text.markdown",

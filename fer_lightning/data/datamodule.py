@@ -200,13 +200,13 @@ class FaceDataModule(L.LightningDataModule):
         mean, std = self.preprocess.mean_std
         return batch._replace(images=(self.augmentation(batch.images.float() / 255) - mean) / std)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | DeviceLoader:
         return self._loader("train", training=True)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader | DeviceLoader | list:
         return self._loader("val") if self.has("val") else []
 
-    def test_dataloader(self) -> DataLoader | list:
+    def test_dataloader(self) -> DataLoader | DeviceLoader | list:
         return self._loader("test") if self.has("test") else []
 
     @cached_property

@@ -16,6 +16,7 @@ import pandas as pd
 from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_image
 from fer_lightning.labels import canonical
+from fer_lightning.text.file_names import is_utf8, printable
 
 # Errors raised when reading a damaged, missing or encrypted file, inside an archive or not.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
@@ -39,10 +40,10 @@ class FileTree:
         self._archives: dict[int, zipfile.ZipFile] = {}
         self.names = tuple(name for name in self._stamps if not name.endswith("/"))
         self._folders = tuple(name for name in self._stamps if name.endswith("/"))
-        if unwritable := [name for name in self.names if not _is_text(name)]:
+        if unwritable := [name for name in self.names if not is_utf8(name)]:
             raise InputError(
-                f"{path} holds {unwritable[0].encode('utf-8', 'backslashreplace').decode()}, whose name is not UTF-8, "
-                "so that no table could name it: rename it (convmv -f latin1 -t utf-8 does)"
+                f"{path} holds {printable(unwritable[0])}, whose name is not UTF-8, so that no table could name it: "
+                "rename it (convmv -f latin1 -t utf-8 does)"
             )
 
     def images(self) -> list[str]:
@@ -180,10 +181,6 @@ def _default_places(dataset: str) -> list[Path]:
     if "FER_DATA" in os.environ:
         places.append(Path(os.environ["FER_DATA"]) / dataset)
     return places
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # how Python holds bytes that are not UTF-8
 
 
 def _is_hidden(name: str) -> bool:

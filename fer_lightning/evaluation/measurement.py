@@ -106,9 +106,7 @@ class Measurement:
         seed: int = 0,
     ) -> "Measurement":
         """Run the model; raises InputError if it has the class of none of the images, or its answers are not finite."""
-        indices = images_of(provenance.split, datamodule)
-        classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
-        kept = classes.among(indices, datamodule)
+        classes, kept = shared_images(backend, datamodule, provenance)
         if not len(kept):
             raise InputError(f"{provenance.split} has no image of {', '.join(classes.names)}, the classes of the model")
         return cls(
@@ -119,7 +117,7 @@ class Measurement:
             provenance=provenance,
             classes=classes,
             indices=kept,
-            left_out=len(indices) - len(kept),
+            left_out=len(images_of(provenance.split, datamodule)) - len(kept),
             logits=logits_of(backend, datamodule, kept, description="Measuring"),
             temperature=backend.card.temperature,
             resamples=resamples,
@@ -205,6 +203,14 @@ class Measurement:
         """The mean of a value of all images (N,), or of those at `rows` (len(rows),), with its interval."""
         people = self.people if rows is None or self.people is None else self.people[rows]
         return mean_with_interval(values, units=people, resamples=self.resamples, seed=self.seed)
+
+
+def shared_images(
+    backend: Backend, datamodule: FaceDataModule, provenance: Provenance
+) -> tuple[ClassesInCommon, np.ndarray]:
+    """The classes that model and dataset share, and the positions of the split's images of them."""
+    classes = ClassesInCommon.of(backend.card.class_names, datamodule.class_names)
+    return classes, classes.among(images_of(provenance.split, datamodule), datamodule)
 
 
 def logits_of(

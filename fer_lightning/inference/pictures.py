@@ -1,9 +1,9 @@
 """Annotated pictures and videos on disk."""
 
 import errno
-import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.inference.boxes import scaled_down
 from fer_lightning.inference.drawing import annotate, anonymise
 from fer_lightning.inference.predictor import Prediction
+from fer_lightning.text.file_names import is_utf8, printable
 
 LONGEST_SIDE = 65_500  # pixels, of a JPEG
 LONGEST_FILM_SIDE = 8_190  # of MPEG-4
@@ -47,6 +48,14 @@ def scaled_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size)
 
 
+class FilmWriter(Protocol):
+    """Writes frames, uint8 BGR (H, W, 3), one after the other, to a file that is whole when it is closed."""
+
+    def write(self, image: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class VideoWriter:
     """An MP4 that is playable whenever it is closed.
 
@@ -56,12 +65,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"OpenCV cannot write a video to {os.fsencode(path)}, whose name is not UTF-8: choose another --output"
-            ) from error
+        if not is_utf8(str(path)):
+            name = printable(str(path))
+            raise InputError(f"OpenCV cannot write a video to {name}, whose name is not UTF-8: choose another --output")
         self.path = path
         self._files = ExitStack()
         self._unfinished = path

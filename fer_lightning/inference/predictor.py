@@ -135,7 +135,7 @@ class Predictor:
         """The model's description of itself."""
         return self._backend.card
 
-    def predict(self, image: np.ndarray | bytes | str | Path) -> list[Face]:
+    def predict(self, image: np.ndarray | bytes | bytearray | memoryview | str | os.PathLike[str]) -> list[Face]:
         """The faces of one picture, the largest first.
 
         Args:

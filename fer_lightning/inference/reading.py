@@ -1,6 +1,6 @@
 """From sources through a Predictor into Results: the loop shared by the command and the page."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from itertools import chain, groupby
 
@@ -12,7 +12,7 @@ from fer_lightning.inference.views import Match, fuse, matched_in_time
 
 def predict_sources(
     predictor: Predictor, sources: list[Source], results: Results, *, keep_images: bool
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Predict on pictures in one stream, so that they share batches, and on each video separately."""
     for _, group in groupby(sources, key=lambda source: id(source) if source.moving else None):
         first, *others = group
@@ -27,7 +27,7 @@ def predict_sources(
 
 def predict_scenes(
     predictor: Predictor, scenes: list[list[Source]], match: Match, results: Results, *, keep_images: bool
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Write each view's own rows and, where there are several, fused ones; yield the latter, or the only view's."""
     for views in scenes:
         with ExitStack() as stack:

@@ -11,12 +11,13 @@ from typing import Any
 
 from fer_lightning.errors import InputError
 from fer_lightning.inference.events import Event, EventRecorder
-from fer_lightning.inference.pictures import VideoWriter, annotated_frame, write_picture
+from fer_lightning.inference.pictures import FilmWriter, VideoWriter, annotated_frame, write_picture
 from fer_lightning.inference.predictor import Prediction
 from fer_lightning.inference.sources import Source
-from fer_lightning.inference.table import TableWriter, columns, printable, rows, table_writer
+from fer_lightning.inference.table import TableWriter, columns, rows, table_writer
 from fer_lightning.inference.timeline import Timeline
 from fer_lightning.inference.tracking import SMOOTH_S, Tracker
+from fer_lightning.text.file_names import printable
 
 LONGEST_NAME = 200  # bytes; most file systems allow 255, of which numbers, suffixes and temporary names need some
 PROBLEM = ("source", "frame", "problem")
@@ -63,7 +64,7 @@ class Results:
         smooth_s: float = SMOOTH_S,
         abstain_below: float = 0.0,
         anonymous: bool = False,
-        video_writer: Callable[[Path, float], VideoWriter] = VideoWriter,
+        video_writer: Callable[[Path, float], FilmWriter] = VideoWriter,
     ) -> None:
         self.folder = folder
         self.class_names = tuple(class_names)
@@ -223,7 +224,7 @@ class VideoResults:
         self._tracker = Tracker(smooth_s=results.smooth_s, gap_s=gap_s)
         self._events = EventRecorder(gap_s=gap_s)
         self._timeline = Timeline(results.class_names)
-        self._writer: VideoWriter | None = None
+        self._writer: FilmWriter | None = None
         self._fps = source.fps or PLAIN_FPS
         self._first_s = 0.0
         self._written = 0

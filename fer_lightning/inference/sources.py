@@ -18,6 +18,7 @@ import numpy as np
 
 from fer_lightning.errors import InputError
 from fer_lightning.images import IMAGE_SUFFIXES, BadImageError, decode_picture
+from fer_lightning.text.file_names import is_utf8
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp", ".3g2",
@@ -188,7 +189,7 @@ def _read_image(name: str, read: Callable[[], bytes]) -> Frame:
 
 
 def _video(path: str) -> Source:
-    if not _is_text(path):  # such a name would make OpenCV end the process
+    if not is_utf8(path):  # such a name would make OpenCV end the process
         problem = Frame(
             source=path, problem="has a name that is not valid UTF-8, under which no video opens: rename it"
         )
@@ -208,14 +209,6 @@ def _video(path: str) -> Source:
 def _open_film(path: str) -> cv2.VideoCapture:
     # FFmpeg would take the 12: of 12:30.mp4 for a protocol, and fetch http: from the network.
     return cv2.VideoCapture(str(Path(path).absolute()))
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _video_frames(path: str) -> Iterator[Load]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fer_lightning.atomic import replacing
 from fer_lightning.inference.predictor import Face, Prediction
+from fer_lightning.text.file_names import printable
 
 Row = dict[str, Any]
 FORMATS = ("csv", "jsonl", "parquet")
@@ -56,11 +57,6 @@ def _face_cells(face: Face, abstain_below: float) -> Row:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def printable(name: str) -> str:
-    """A file name as valid text, whatever its bytes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class TableWriter(Protocol):

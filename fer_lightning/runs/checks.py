@@ -32,29 +32,42 @@ def check_settings(cfg: DictConfig) -> None:
         raise InputError("that model is not a network: fit it with python -m fer_lightning.baseline")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
-    if not isinstance(cfg.trainer.max_epochs, int) or cfg.trainer.max_epochs < 1:
-        raise InputError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
-    if used := [name for name in WITHIN_AN_EPOCH if cfg.trainer.get(name) not in (-1, None)]:
+    _check_trainer(cfg.trainer)
+    _check_freezing(cfg)
+    _check_checkpoints(cfg)
+    if (seed := cfg.callbacks.epoch_seed.seed) != cfg.seed:
+        raise InputError(f"callbacks.epoch_seed.seed={seed} is not the run's seed, {cfg.seed}: set seed alone")
+    if (stopping := cfg.callbacks.get("early_stopping")) is not None and stopping.monitor is None:
+        raise InputError("callbacks=early_stopping has nothing to watch: set monitor.metric, for example to val/acc")
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    if not isinstance(trainer.max_epochs, int) or trainer.max_epochs < 1:
+        raise InputError(f"trainer.max_epochs must be at least 1, got {trainer.max_epochs}")
+    if used := [name for name in WITHIN_AN_EPOCH if trainer.get(name) not in (-1, None)]:
         raise InputError(f"trainer.{used[0]} would end a run within an epoch, before val: set trainer.max_epochs")
-    if cfg.trainer.limit_train_batches == 0:
+    if trainer.limit_train_batches == 0:
         raise InputError("trainer.limit_train_batches must be above 0, or null for all, got 0")
-    batches, clip = cfg.trainer.get("accumulate_grad_batches", 1), cfg.trainer.gradient_clip_val
+    batches, clip = trainer.get("accumulate_grad_batches", 1), trainer.gradient_clip_val
     if not isinstance(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches must be a whole number from 1, got {batches}")
     if clip is not None and (not isinstance(clip, int | float) or clip < 0):
         raise InputError(f"trainer.gradient_clip_val must be a number from 0, or null, got {clip}")
-    if str(cfg.trainer.strategy).startswith(IN_CHILDREN):
-        raise InputError(f"trainer.strategy={cfg.trainer.strategy} would leave no results in this process: use ddp")
-    if used := [name for name in PART_OF_VAL if cfg.trainer.get(name) is not None]:
+    if str(trainer.strategy).startswith(IN_CHILDREN):
+        raise InputError(f"trainer.strategy={trainer.strategy} would leave no results in this process: use ddp")
+    if used := [name for name in PART_OF_VAL if trainer.get(name) is not None]:
         raise InputError(
             f"all of val is measured after each epoch, since it chooses the best one, and all of test once: omit "
             f"trainer.{used[0]}; trainer.limit_train_batches=2 makes a quick trial"
         )
-    if used := [name for name in UNFIT_SWITCHES if cfg.trainer.get(name)]:
+    if used := [name for name in UNFIT_SWITCHES if trainer.get(name)]:
         raise InputError(
             f"trainer.{used[0]} takes away what a run needs: for a quick trial set trainer.max_epochs=1 and "
             "trainer.limit_train_batches=2"
         )
+
+
+def _check_freezing(cfg: DictConfig) -> None:
     if "freeze" in cfg.callbacks and asks_for_several(cfg.trainer.strategy, cfg.trainer.devices):
         raise InputError(
             f"callbacks=finetune freezes layers, whose gradients trainer.strategy={cfg.trainer.strategy} on "
@@ -62,6 +75,10 @@ def check_settings(cfg: DictConfig) -> None:
         )
     if "freeze" in cfg.callbacks and cfg.model.init_from is None:
         raise InputError("callbacks=finetune would freeze random weights: say where to begin with model.init_from=")
+
+
+def _check_checkpoints(cfg: DictConfig) -> None:
+    """The run's own callbacks must be there, and write best.ckpt and last.ckpt as resuming and exporting need them."""
     if missing := [name for name in NEEDED_CALLBACKS if cfg.callbacks.get(name) is None]:
         raise InputError(f"a run needs callbacks.{', callbacks.'.join(missing)}: do not remove them")
     for name, key in product(("best_checkpoint", "last_checkpoint"), WHICH_EPOCHS):
@@ -74,10 +91,6 @@ def check_settings(cfg: DictConfig) -> None:
                 f"callbacks.{name} must write checkpoints/{filename}.ckpt at the end of each epoch, and all of it: "
                 f"omit its {other[0]}"
             )
-    if (seed := cfg.callbacks.epoch_seed.seed) != cfg.seed:
-        raise InputError(f"callbacks.epoch_seed.seed={seed} is not the run's seed, {cfg.seed}: set seed alone")
-    if (stopping := cfg.callbacks.get("early_stopping")) is not None and stopping.monitor is None:
-        raise InputError("callbacks=early_stopping has nothing to watch: set monitor.metric, for example to val/acc")
     best = cfg.callbacks.best_checkpoint
     if (best.monitor, best.mode) != (cfg.monitor.metric, cfg.monitor.mode):
         raise InputError(

@@ -102,15 +102,7 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
         check_processes(datamodule, trainer.world_size)
         if cfg.ckpt_path is not None:
             rank_zero_only(_reopen)(run_dir)
-        try:
-            trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        except MisconfigurationException as error:
-            raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
-        except SIGTERMException:  # for which Lightning's own exit code would be 0
-            sys.exit(f"error: stopped by SIGTERM{_goes_on(run_dir)}")
-        except SystemExit:  # Lightning's way to end on Ctrl-C
-            print(f"error: stopped by Ctrl-C{_goes_on(run_dir)}", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+        _fit(trainer, model, datamodule, cfg.ckpt_path, run_dir)
         [epoch_table] = [callback for callback in trainer.callbacks if isinstance(callback, EpochTable)]
         scores = _measure_best(trainer, model, datamodule)
         if trainer.is_global_zero:
@@ -119,6 +111,21 @@ def train(cfg: DictConfig, *, overrides: Sequence[str] = ()) -> float:
             facts = {"command": command, **code, "earlier_code": earlier, "config": settings}
             _write_run(cfg, facts, trainer, model, datamodule, pd.DataFrame(epoch_table.rows), scores, started)
         return scores.get(cfg.monitor.metric, math.nan)
+
+
+def _fit(
+    trainer: L.Trainer, model: ExpressionClassifier, datamodule: FaceDataModule, ckpt_path: str | None, run_dir: Path
+) -> None:
+    """Train, and tell in words how to go on if that is stopped from outside."""
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except MisconfigurationException as error:
+        raise InputError(f"the trainer does not accept these settings: {' '.join(str(error).split())}") from error
+    except SIGTERMException:  # for which Lightning's own exit code would be 0
+        sys.exit(f"error: stopped by SIGTERM{_goes_on(run_dir)}")
+    except SystemExit:  # Lightning's way to end on Ctrl-C
+        print(f"error: stopped by Ctrl-C{_goes_on(run_dir)}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _goes_on(run_dir: Path) -> str:
