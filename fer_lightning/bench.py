@@ -28,6 +28,7 @@ from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.errors import InputError
 from fer_lightning.machine.hardware import choose_precision, describe_hardware, finish_gpu_work, uses_gpu
 from fer_lightning.module import ExpressionClassifier, OptimizerFactory
+from fer_lightning.runs.checks import check_settings
 from fer_lightning.runs.settings import asks_for_several
 from fer_lightning.runs.training import prepare_process
 from fer_lightning.settings.config import instantiate
@@ -52,6 +53,7 @@ def main() -> None:
         raise InputError("the loops are compared on one device: set trainer=auto")
     if "freeze" in cfg.callbacks:
         raise InputError("callbacks=finetune trains one layer in the first epoch, the one that is timed here: omit it")
+    check_settings(cfg)
     datamodule: FaceDataModule = instantiate(cfg.data)
     loader = islice(datamodule.train_dataloader(), limit)  # as many as the real epoch's
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in loader]

@@ -37,6 +37,7 @@ def test_it_sets_a_real_epoch_beside_bare_loops(measure):
     [
         (["trainer.compile=true"], "compiles in the first epoch, the one that is timed here: omit it"),
         (["callbacks=finetune"], "callbacks=finetune trains one layer in the first epoch"),
+        (["model=svm"], "that model is not a network"),
         (["trainer=ddp"], "the loops are compared on one device"),
         (["model.teachers=[none.ckpt]", "model.teacher_share=0.5"], "there is no checkpoint at .*none.ckpt"),
     ],
