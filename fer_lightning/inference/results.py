@@ -108,7 +108,7 @@ class Results:
         """
         failed, in_vain = None, error[0] is not None and not self._has_rows
         for path in () if in_vain else self._earlier:
-            path.unlink()
+            path.unlink(missing_ok=True)
         for table in reversed(self._open):
             try:
                 table.__exit__(*(error if in_vain else (None, None, None)))
