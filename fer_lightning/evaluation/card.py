@@ -54,7 +54,7 @@ Research on facial expressions, teaching, and tools whose users know that they a
 ## Limits
 
 * Posed or searched-for pictures are not everyday faces; labels are what annotators saw, and they disagree.
-* Nothing is known of groups (age, skin, sex, glasses) unless it is measured above: `groups=file.csv` does.
+* Nothing is known of groups (age, skin, sex, glasses) unless it is measured above, with `groups=file.csv`.
 """
 
 
