@@ -154,7 +154,7 @@ def test_a_run_from_elsewhere_cannot_have_a_function_of_its_choice_called(finish
         ("os.mkdir", [str(made)]),
         ("fer_lightning.data.cache.os.mkdir", [str(made)]),
         ("fer_lightning.sweeps.jobs._wait", [["touch", str(made)], None, True]),
-        ("fer_lightning.data.cache._written", [str(made)]),
+        ("fer_lightning.data.tree._zip_stamps", [str(made)]),
         ("fer_lightning.data.no_such_reader", []),
     ):
         result["config"]["data"]["reader"] = {"_target_": target, "_args_": arguments}

@@ -91,12 +91,14 @@ def _seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -
     return None
 
 
-class _Seen(NamedTuple):
+class _Objection(NamedTuple):
+    """To measuring a network on a split: what it has seen of it, as the rest of a sentence, and what to do instead."""
+
     reason: str
     remedy: str
 
 
-def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> _Seen | None:
+def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any]) -> _Objection | None:
     """Why a training may have used some of a split's images.
 
     To have chosen the epoch on the whole split is no reason, since the note says so.
@@ -110,17 +112,17 @@ def _why_seen(split: str, datamodule: FaceDataModule, training: Mapping[str, Any
         for stage in stages
     ):
         part = "this very split" if split != "all" else "a part"
-        return _Seen(f"was trained on {part} of {dataset}", "evaluate it on split=test or split=val")
+        return _Objection(f"was trained on {part} of {dataset}", "evaluate it on split=test or split=val")
     own = _is_own(training, datamodule)
     held_out = all(stage != "train" and _holds_out(training, stage, splits) for stage in stages)
     if training.get("dataset") == dataset and not own and not held_out:
-        return _Seen(
+        return _Objection(
             f"was trained on another split of {dataset} ({_protocol(training)}), so images of this one may be among "
             "those it was trained on",
             "use the protocol and data.reader of its run",
         )
     if own and training["splits"].get("val", NO_IMAGES) not in (NO_IMAGES, splits["val"]["sha256"]):
-        return _Seen(
+        return _Objection(
             f"had its epoch chosen on another val split of {dataset} ({_protocol(training)}), so images of this split "
             "may be among those",
             "use the protocol of its run",

@@ -39,7 +39,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
     try:
         return models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # URLError is the first, another file in its place the second
+    except (OSError, RuntimeError) as error:  # no network (URLError), or another file than the hash says
         raise InputError(
             f"torchvision's weights for {name} cannot be downloaded ({error}): download them on a machine with network "
             "access, and give the file with model.init_from=FILE"
