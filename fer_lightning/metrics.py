@@ -17,6 +17,8 @@ from torchmetrics.classification import (
 )
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from fer_lightning.confidence import BINS
+
 
 class Findings(NamedTuple):
     """One split's predictions: indices (N,), targets (N,), probabilities (N, K), counts (K, K), rows true.
@@ -67,7 +69,7 @@ class Meter(nn.Module):
             "f1_weighted": MulticlassF1Score(average="weighted", **settings),
         }
         if calibration:
-            scores["ece"] = MulticlassCalibrationError(n_bins=15, **settings)
+            scores["ece"] = MulticlassCalibrationError(n_bins=BINS, **settings)
         self.stage = stage
         self.num_classes = num_classes
         self.scores = MetricCollection(scores, prefix=f"{stage}/")

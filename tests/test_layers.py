@@ -27,6 +27,7 @@ LAYERS = [
         "sweeps.process",
         "machine.cores",
         "seeding",
+        "confidence",
         "text.file_names",
         "text.words",
         "text.html_page",

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from fer_lightning.evaluation.scores import BINS
+from fer_lightning.confidence import BINS, bins_of
 
 LIMITS = (0.05, 20.0)  # of a temperature
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -30,8 +30,8 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
     """Images, mean confidence and accuracy in bins of confidence; empty bins are omitted."""
     confidences, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
-    bins = np.clip(np.ceil(confidences * BINS).astype(int), 1, BINS)
-    table = pd.DataFrame({"up_to": bins / BINS, "confidence": confidences, "accuracy": hits, "images": 1})
+    up_to = bins_of(confidences) / BINS
+    table = pd.DataFrame({"up_to": up_to, "confidence": confidences, "accuracy": hits, "images": 1})
     return table.groupby("up_to", as_index=False).agg(
         {"images": "sum", "confidence": "mean", "accuracy": "mean"},
     )

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-BINS = 15  # bins of confidence, for the calibration error
+from fer_lightning.confidence import BINS, bins_of
+
 WITHOUT_INTERVAL = ("ece",)  # chance widens the gaps that it adds up, and resampling does so again
 LEAST_UNITS = 10  # images or people: resamples of fewer are too much alike
 BLOCK = 100  # resamples at a time, which limits the memory
@@ -30,7 +31,7 @@ OVERALL = {  # name -> meaning
     "auprc_macro": "average precision, one against the rest, mean over classes",
     "log_loss": "cross-entropy of the probabilities; lower is better",
     "brier": "Brier score, summed over classes (0 to 2); lower is better",
-    "ece": "expected calibration error, 15 bins; lower is better",
+    "ece": f"expected calibration error, {BINS} bins; lower is better",
 }
 OF_CLASS = ("precision", "recall", "specificity", "f1", "auroc", "auprc")
 
@@ -166,7 +167,7 @@ class _Answers:
         self._cells = _indicator(targets * classes + predictions, classes**2)
         # A class that is only ever predicted has an F1 of 0, also in resamples that leave its few predictions out.
         self._lacking = np.isin(range(classes), predictions) & ~np.isin(range(classes), targets)
-        bins = _indicator(np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1), BINS)
+        bins = _indicator(bins_of(confidences).astype(int) - 1, BINS)
         self._gaps = sparse.csr_array(bins.multiply((hits - confidences)[:, None]))
         self._rankings = [_Ranking(probabilities[:, k], targets == k) for k in range(classes)]
 

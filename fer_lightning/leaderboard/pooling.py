@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from fer_lightning.confidence import bins_of
 from fer_lightning.leaderboard.runs import Run
-
-BINS = 15  # of confidence
 
 
 def pooled_score(runs: Sequence[Run], name: str) -> float | None:
@@ -46,7 +45,7 @@ def _pooled(folds: Sequence[Run], name: str) -> float:
 
 def _calibration_error(answers: pd.DataFrame) -> float:
     """Mean distance of confidence and accuracy in equally wide bins of confidence, as torchmetrics has it."""
-    bins = np.ceil(answers["confidence"] * BINS).clip(1, BINS)
+    bins = bins_of(answers["confidence"])
     return float((answers["correct"] - answers["confidence"]).groupby(bins).sum().abs().sum() / len(answers))
 
 
