@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -105,6 +106,8 @@ class ExpressionClassifier(L.LightningModule):
         self.test_meter = Meter("test", num_classes, calibration=True)
         self._findings: dict[str, Findings] = {}
         self.teachers: Teachers | None = None
+        if isinstance(loss, partial):  # Hydra's own looks at every call what it may call, longer than the loss takes
+            loss = partial(loss.func, *loss.args, **loss.keywords)
         self._loss = loss or losses.cross_entropy
         counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)
         self.register_buffer("class_counts", counts, persistent=False)

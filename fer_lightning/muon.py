@@ -58,30 +58,46 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = self._of_filters if _is_convolution(parameter) else self._of_others
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update(parameter, group), alpha=-group["lr"])
+            learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+            filters = [parameter for parameter in learning if _is_convolution(parameter)]
+            others = [parameter for parameter in learning if not _is_convolution(parameter)]
+            for parameters, updates_of in ((filters, self._of_filters), (others, self._of_others)):
+                if parameters:
+                    torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                    torch._foreach_add_(parameters, updates_of(parameters, group), alpha=-group["lr"])
         return loss
 
-    def _of_filters(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient, kept = self.state[parameter], parameter.grad, group["momentum"]
-        if not state:
-            state["momentum"] = torch.zeros_like(gradient)
-        momentum = state["momentum"].lerp_(gradient, 1 - kept)
-        ahead = gradient.lerp(momentum, kept).flatten(1)
-        return LIKE_ADAM * math.sqrt(max(ahead.shape)) * orthogonal(ahead).view_as(parameter)
+    # A GPU is given each operation for all parameters at once, as torch's own optimizers do it.
+    def _of_filters(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients, kept = [parameter.grad for parameter in parameters], group["momentum"]
+        momenta = self._averages("momentum", parameters)
+        torch._foreach_lerp_(momenta, gradients, 1 - kept)
+        ahead = torch._foreach_lerp(gradients, momenta, kept)
+        updates = [orthogonal(each.flatten(1)).view_as(each) for each in ahead]
+        torch._foreach_mul_(updates, [LIKE_ADAM * math.sqrt(max(each.flatten(1).shape)) for each in ahead])
+        return updates
 
-    def _of_others(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient, betas = self.state[parameter], parameter.grad, group["betas"]
-        if not state:
-            state["steps"] = 0
-            state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-        state["steps"] += 1
-        mean = state["mean"].lerp_(gradient, 1 - betas[0]) / (1 - betas[0] ** state["steps"])
-        square = state["square"].lerp_(gradient.square(), 1 - betas[1]) / (1 - betas[1] ** state["steps"])
-        return mean / (square.sqrt() + TINY)
+    def _of_others(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients, betas = [parameter.grad for parameter in parameters], group["betas"]
+        means, squares = self._averages("mean", parameters), self._averages("square", parameters)
+        torch._foreach_lerp_(means, gradients, 1 - betas[0])
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - betas[1])
+        states = [self.state[parameter] for parameter in parameters]
+        for state in states:
+            state["steps"] = state.get("steps", 0) + 1
+        updates = torch._foreach_div(means, [1 - betas[0] ** state["steps"] for state in states])
+        lengths = torch._foreach_div(squares, [1 - betas[1] ** state["steps"] for state in states])
+        torch._foreach_sqrt_(lengths)
+        torch._foreach_add_(lengths, TINY)
+        torch._foreach_div_(updates, lengths)
+        return updates
+
+    def _averages(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
+        """A running average that is kept for each parameter, of zeros before its first step."""
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter.grad)
+        return [self.state[parameter][name] for parameter in parameters]
 
 
 def _is_convolution(parameter: Tensor) -> bool:

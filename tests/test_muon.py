@@ -92,6 +92,19 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_what_begins_to_learn_later_does_as_if_it_were_alone():
+    both = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+    alone = copy.deepcopy(both[1])
+    optimizer = Muon(both.parameters())
+    steps(both[0], optimizer, 2)
+    with_gradients(both[1], seed=5)
+    optimizer.step()
+    steps_alone = Muon(alone.parameters())
+    with_gradients(alone, seed=5)
+    steps_alone.step()
+    torch.testing.assert_close(both[1].weight, alone.weight, rtol=0, atol=0)
+
+
 def test_one_cycle_moves_the_first_beta_and_leaves_the_momentum_of_convolutions():
     optimizer = Muon(nn.Conv2d(3, 8, 3).parameters())
     scheduler = one_cycle(optimizer, 10, max_lr=1e-3)["scheduler"]

@@ -1,5 +1,6 @@
 """Bytes that stay on the training device, and augmentation of whole batches there."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fer_lightning import losses
 from fer_lightning.data import on_device
 from fer_lightning.data.batch import FaceBatch
 from fer_lightning.data.datamodule import FaceDataModule, LateLoader
@@ -116,6 +118,24 @@ def test_a_training_step_on_a_gpu_neither_copies_from_the_host_nor_waits(make, l
         with DevicesUsed() as used:
             model.training_step(datamodule.on_after_batch_transfer(batch, 0), 0)
     assert used.devices == {"cuda"}
+
+
+def test_a_loss_is_called_as_it_is_and_not_through_hydras_checks(make):
+    cfg, datamodule = compose_config("loss=focal", "model.label_smoothing=0"), make()
+    settings = {"class_names": list(datamodule.class_names), "preprocess": datamodule.preprocess.to_dict()}
+    loss = instantiate(cfg.model, **settings)._loss
+    assert type(loss) is partial
+    assert loss.func is losses.focal
+
+
+def test_a_batch_goes_to_the_device_and_stays_if_it_is_there(make):
+    datamodule = make("augmentation=batch")
+    batch = next(iter(datamodule.train_dataloader()))
+    moved = datamodule.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert isinstance(moved, FaceBatch)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    stayed = datamodule.transfer_batch_to_device(batch, batch.images.device, 0)
+    assert all(after is before for after, before in zip(stayed, batch, strict=True))
 
 
 def move_to_fake_gpu(model: torch.nn.Module) -> None:

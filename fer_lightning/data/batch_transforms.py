@@ -65,13 +65,15 @@ class Affine(RandomTransform):
     def forward(self, images: Tensor) -> Tensor:
         chosen = self.chosen(images).flatten()
         angle, shear = (
-            math.radians(most) * uniform(images, (-1.0, 1.0)).flatten() * chosen for most in (self.degrees, self.shear)
+            uniform(images, (-math.radians(most), math.radians(most))).flatten() * chosen
+            for most in (self.degrees, self.shear)
         )
         scale = torch.where(chosen, uniform(images, self.scale).flatten(), 1.0)
         # torch wants the inverse: from places of the new image to places of the old, which both go from -1 to 1.
         cos, sin, tan = angle.cos() / scale, angle.sin() / scale, shear.tan()
         rows = torch.stack([cos - tan * sin, sin + tan * cos, -sin, cos], dim=1).view(-1, 2, 2)
-        shift = 2 * self.translate * (2 * torch.rand(len(images), 2, 1, device=images.device) - 1)
+        most = 2 * self.translate
+        shift = torch.empty(len(images), 2, 1, device=images.device).uniform_(-most, most)
         maps = torch.cat([rows, rows @ (shift * chosen[:, None, None])], dim=2)
         grid = F.affine_grid(maps, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -153,17 +155,15 @@ class Erasing(RandomTransform):
     def forward(self, images: Tensor) -> Tensor:
         side = images.shape[-1]
         length = uniform(images, self.scale).sqrt() * side
-        stretch = (uniform(images, (math.log(self.ratio[0]), math.log(self.ratio[1]))) / 2).exp()
-        inside = self.chosen(images)
-        for extent, axis in ((length * stretch, (-1, 1)), (length / stretch, (1, -1))):
-            extent = extent.round().clamp(1, side)
-            first = (uniform(images, (0.0, 1.0)) * (side - extent + 1)).floor()
-            place = torch.arange(side, device=images.device).view(axis)
-            inside = inside & (place >= first) & (place < first + extent)
-        return torch.where(inside, self.value, images)
+        stretch = uniform(images, (math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2)).exp()
+        chosen = self.chosen(images)
+        extent = torch.stack([length * stretch, length / stretch]).round().clamp(1, side)  # height and width
+        first = torch.rand(extent.shape, device=images.device).mul(side + 1 - extent).floor()
+        place = torch.arange(side, device=images.device)
+        rows, columns = (place >= first) & (place < first + extent)
+        return torch.where(rows.mT & columns & chosen, self.value, images)
 
 
 def uniform(images: Tensor, values: Range) -> Tensor:
     """A value for each image, (N, 1, 1, 1), drawn uniformly."""
-    low, high = values
-    return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device)
+    return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(*values)

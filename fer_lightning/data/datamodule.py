@@ -193,6 +193,10 @@ class FaceDataModule(L.LightningDataModule):
         planes = self.augmentation(torch.from_numpy(self.preprocess.planes(pictures)).float() / 255)
         return (255 * planes.permute(0, 2, 3, 1)).byte().squeeze(-1).numpy()
 
+    def transfer_batch_to_device(self, batch: FaceBatch, device: torch.device, dataloader_idx: int) -> FaceBatch:
+        # Lightning's own looks for tensors in every batch anew.
+        return FaceBatch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
         """Augment and scale a batch of bytes on the training device."""
         if batch.images.dtype != torch.uint8:
