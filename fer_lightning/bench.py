@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
@@ -35,7 +36,7 @@ from fer_lightning.settings.config import instantiate
 from fer_lightning.settings.plain_errors import plain_errors
 
 ROUNDS = 4
-EPOCHS = {"cuda": 3, "cpu": 1}  # of which the last is timed: on a GPU the first ones also ask for memory
+EPOCHS = {"cuda": 3, "cpu": 1}  # of either loop, the last is timed: on a GPU the first ones also ask for memory
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -77,7 +78,8 @@ def main() -> None:
             rate = loops[name]()
             if round_number > 0:  # the first round warms up
                 rates[name].append(rate)
-    _print(rates, f"{cfg.model.net.name}, batch {cfg.data.batch_size}, {precision} ({reason})")
+    gpus = None if device == "cuda" else ()
+    _print(rates, f"{cfg.model.net.name}, batch {cfg.data.batch_size}, {precision} ({reason})", gpus)
 
 
 def _model(cfg: config.DictConfig, datamodule: FaceDataModule, **settings: bool) -> ExpressionClassifier:
@@ -122,16 +124,17 @@ def _bare_loop(
         optimizer.step()
 
     step(batches[0])  # which also makes the optimizer's state
-    finish_gpu_work(torch.device(device))
-    start = time.perf_counter()
-    for batch in batches:
-        step(batch)
-    finish_gpu_work(torch.device(device))
+    for _ in range(EPOCHS[device]):
+        finish_gpu_work(torch.device(device))
+        start = time.perf_counter()
+        for batch in batches:
+            step(batch)
+        finish_gpu_work(torch.device(device))
     return sum(len(batch.targets) for batch in batches) / (time.perf_counter() - start)
 
 
-def _print(rates: dict[str, list[float]], title: str) -> None:
-    hardware = describe_hardware()
+def _print(rates: dict[str, list[float]], title: str, gpus: Sequence[int] | None) -> None:
+    hardware = describe_hardware(gpus)
     table = Table("loop", "images/s (median)", "min-max", "real epoch / loop", title=title)
     for name, values in rates.items():
         # Within a round both ran under the same conditions: the median of the rounds' ratios, not a ratio of medians.
