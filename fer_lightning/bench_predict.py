@@ -56,7 +56,7 @@ def main() -> None:
         rate = statistics.median(_rate(model, film) for _ in range(3))
         Console().print(f"film 640x480, one face, every frame: [bold]{rate:.0f} frames/s[/bold] from file to table")
         _print_photos(model, photos)
-    hardware = describe_hardware()
+    hardware = describe_hardware(gpus=())
     Console().print(f"{hardware['cpu']}, {hardware['cores']} cores, smallest face {MIN_FACE:.0f} px")
 
 
@@ -187,7 +187,7 @@ def _by_hand(model: Path, paths: list[str]) -> Iterator[list[Box]]:
 
 def _print_photos(model: Path, truth: dict[str, list[Box]]) -> None:
     """Run our prediction and the hand-written loop over the same photos, in turn for every hundred."""
-    cores = describe_hardware()["cores"]
+    cores = describe_hardware(gpus=())["cores"]
     paths = sorted(truth)
     spent = {"fer-predict": 0.0, "by hand": 0.0}
     found = dict.fromkeys(spent, 0)

@@ -250,7 +250,8 @@ def _write(
     stage, names, card, path = measured.stage, measured.classes.names, measured.backend.card, str(measured.path)
     per_class = per_class_scores(measured.findings.confusion, names)
     write_tables(folder, measured.findings, measured.datamodule, names)
-    metrics, hardware = _metrics(measured), describe_hardware()
+    metrics = _metrics(measured)
+    hardware = describe_hardware(gpus=() if measured.backend.device == "cpu" else None)
     introduction = [
         f"{len(measured.indices):,} images of {', '.join(names)}. {measured.note}",
         f"Trained on {training_in_words(card.training)}",

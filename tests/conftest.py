@@ -191,3 +191,17 @@ def start_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             raise AssertionError(log.read_text())
 
         yield start
+
+
+@pytest.fixture
+def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that is seen, but whose driver is older than this PyTorch needs."""
+    import torch
+
+    def fail(*_):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12040). Please update it.\n...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("init", "get_device_name", "get_device_capability"):
+        monkeypatch.setattr(torch.cuda, name, fail)

@@ -235,10 +235,16 @@ def test_a_full_gpu_is_told_with_the_remedy():
 
 
 @pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
-def test_a_gpu_that_fails_is_told_with_the_way_to_go_on(kind):
-    message = "the GPU failed .CUDA error: unspecified launch failure.; a training goes on with ckpt_path="
+@pytest.mark.parametrize("what", ["CUDA error: unspecified launch failure", "NCCL error in: here.cpp:1, unhandled"])
+def test_a_gpu_that_fails_is_told_with_the_way_to_go_on(kind, what):
+    message = rf"the GPU failed \({what}\); a training goes on with ckpt_path="
     with pytest.raises(SystemExit, match=message), plain_errors():
-        raise kind("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+        raise kind(f"{what}\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
+def test_a_gpu_that_this_pytorch_was_not_made_for_is_told_with_the_remedy():
+    with pytest.raises(SystemExit, match="was not made for the GPU here .*: install one that was, or"), plain_errors():
+        raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
 
 
 def test_an_image_that_fails_in_a_loaders_process_is_told_in_one_sentence():

@@ -96,6 +96,10 @@ def test_an_onnx_file_measures_as_its_checkpoint(run, finished_run, onnx_model, 
     assert of_onnx["metrics"] == pytest.approx(of_checkpoint["metrics"], abs=1e-4)
 
 
+def test_what_runs_on_the_processor_asks_for_no_gpu(run, onnx_model, old_driver):
+    assert run(*SYNTHETIC, model=onnx_model)["hardware"]["gpus"] == []
+
+
 def test_prediction_reads_a_crop_as_the_evaluation_does(run, finished_run, tmp_path):
     run(*SYNTHETIC)
     measured = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").set_index("image")

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from fer_lightning.errors import InputError
+from fer_lightning.inference.backends import load_backend
 from fer_lightning.machine import hardware
 from fer_lightning.machine.hardware import choose_precision, describe_hardware
+from fer_lightning.weights.bundled import bundled
 
 
 @pytest.mark.parametrize(
@@ -29,11 +31,27 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch, flag
 @pytest.mark.parametrize(("capability", "precision"), [((9, 0), "bf16-mixed"), ((7, 5), "32-true")])
 def test_auto_looks_at_the_gpu_where_there_is_one(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     chosen, reason = choose_precision("auto", "auto")
     assert chosen == precision
     assert "a GPU" in reason
+
+
+OLD_DRIVER = r"cannot use the GPU \(The NVIDIA driver on your system is too old \(found version 12040\)\): update its"
+
+
+def test_a_gpu_whose_driver_is_too_old_is_told_with_the_remedy(old_driver):
+    with pytest.raises(InputError, match=f"{OLD_DRIVER} driver, .* leave the GPU aside with CUDA_VISIBLE_DEVICES=-1"):
+        choose_precision("auto", "auto")
+    assert choose_precision("32-true", "cpu") == ("32-true", "as configured")
+
+
+def test_a_checkpoint_is_read_on_the_processor_if_the_gpus_driver_is_too_old(old_driver):
+    with pytest.raises(InputError, match=OLD_DRIVER):
+        load_backend(bundled(".ckpt"))
+    assert load_backend(bundled(".ckpt"), device="cpu").device == "cpu"
 
 
 def test_float16_is_refused_where_there_is_no_gpu(monkeypatch):

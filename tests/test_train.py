@@ -4,10 +4,12 @@ import importlib.metadata
 import json
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -22,6 +24,7 @@ from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.errors import InputError
 from fer_lightning.labels import FER2013_CLASSES
 from fer_lightning.leaderboard.runs import collect
+from fer_lightning.runs import training
 from fer_lightning.runs.artifacts import print_results
 from fer_lightning.runs.folder import claimed
 from fer_lightning.runs.training import train
@@ -717,6 +720,17 @@ def test_a_gpu_trains_with_all_that_a_long_recipe_has_and_goes_on_after_a_power_
 def test_training_on_the_cpu_beside_a_gpu_warns_of_nothing(run, monkeypatch):
     monkeypatch.setattr("lightning.pytorch.trainer.setup.CUDAAccelerator.is_available", lambda: True)
     assert result(run("logger=none"))["metrics"]
+
+
+def test_a_training_that_fails_ends_its_other_processes(tmp_path):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    killed = []
+    strategy = SimpleNamespace(launcher=SimpleNamespace(kill=killed.append))
+    with pytest.raises(RuntimeError, match="launch failure"):
+        training._fit(SimpleNamespace(fit=fail, strategy=strategy), None, None, None, tmp_path)
+    assert killed == [signal.SIGKILL]
 
 
 def test_a_mistake_takes_back_what_the_run_put_in_its_folder_and_nothing_else(run, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from fer_lightning.checkpoint import load_checkpoint
 from fer_lightning.errors import InputError
 from fer_lightning.inference.model_card import ModelCard
+from fer_lightning.machine.hardware import has_gpu
 from fer_lightning.models import net_of
 
 
@@ -25,9 +26,9 @@ class TorchBackend:
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        if device == "cuda" and not torch.cuda.is_available():
+        self.device = "cuda" if device != "cpu" and has_gpu() else "cpu"
+        if device == "cuda" and self.device == "cpu":
             raise InputError("no GPU that CUDA can use was found: use --device cpu")
-        self.device = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
         self.threads = torch.get_num_threads() if self.device == "cpu" else None
         checkpoint = load_checkpoint(path)
         self.card = card_of(checkpoint)

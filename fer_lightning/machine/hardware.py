@@ -19,7 +19,26 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # mallopt(3)
 
 def uses_gpu(accelerator: str) -> bool:
     """Whether a Trainer with this setting (`auto`, `cpu`, `gpu` or `cuda`) trains on a CUDA GPU here."""
-    return accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    return accelerator in ("gpu", "cuda", "auto") and has_gpu()
+
+
+def has_gpu() -> bool:
+    """Whether there is a CUDA GPU here.
+
+    Raises:
+        InputError: There is one, but this PyTorch cannot use it, as if its driver is too old.
+    """
+    if not torch.cuda.is_available():  # which Lightning has look at the GPU alone, not at its driver
+        return False
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise InputError(
+            f"this PyTorch cannot use the GPU ({reason}): update its driver, install a PyTorch that is made for it, or "
+            "leave the GPU aside with CUDA_VISIBLE_DEVICES=-1"
+        ) from error
+    return True
 
 
 def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
@@ -52,7 +71,7 @@ def choose_precision(requested: str | int, accelerator: str) -> tuple[str, str]:
         )
     if native and (on_gpu or accelerator in ("cpu", "auto")):
         return "bf16-mixed", f"{device} multiplies bfloat16 natively"
-    return "32-true", f"{device} has no native bfloat16"
+    return "32-true", f"{device} has no native bfloat16" + ("; try trainer.precision=16-mixed" if on_gpu else "")
 
 
 def finish_gpu_work(device: torch.device) -> None:
@@ -77,7 +96,7 @@ def describe_hardware(gpus: Sequence[int] | None = None) -> dict[str, Any]:
     """Processor, threads and GPUs, as plain data.
 
     Args:
-        gpus: Positions of the GPUs that were used; None names all that this process may use.
+        gpus: Positions of the GPUs that were used; None names all that this process may use, for what used them.
     """
     return {
         "cpu": _cpu_name(),

@@ -4,6 +4,7 @@ from fer_lightning.settings import config  # isort: skip - sets what must be set
 
 import logging
 import math
+import signal
 import sys
 import time
 import warnings
@@ -126,6 +127,10 @@ def _fit(
     except SystemExit:  # Lightning's way to end on Ctrl-C
         print(f"error: stopped by Ctrl-C{_goes_on(run_dir)}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception:
+        if trainer.strategy.launcher is not None:  # its other processes may be waiting for this one
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise
 
 
 def _goes_on(run_dir: Path) -> str:

@@ -20,6 +20,7 @@ UNREADABLE = {errno.EACCES, errno.EPERM}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 IN_THE_WAY = {errno.EEXIST, errno.EISDIR}
+GPU_FAILED = ("CUDA error", "CUDA driver error", "CUDA call failed", "cuDNN error", "NCCL error")
 EXTRAS = {"submitit": "slurm"}  # Hydra plugin -> our extra, where the names differ
 
 
@@ -75,7 +76,12 @@ def _gpus_failure(error: RuntimeError) -> str | None:
     what = str(error).partition("\n")[0]
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full: lower data.batch_size, or free it of other processes"
-    if type(error).__name__ == "AcceleratorError" or what.startswith(("CUDA error", "cuDNN error")):
+    if "no kernel image" in what:
+        return (
+            f"this PyTorch was not made for the GPU here ({what}): install one that was, or leave the GPU aside with "
+            "CUDA_VISIBLE_DEVICES=-1"
+        )
+    if type(error).__name__ == "AcceleratorError" or what.startswith(GPU_FAILED):
         return f"the GPU failed ({what}); a training goes on with ckpt_path=RUN/checkpoints/last.ckpt"
     return None
 
