@@ -195,7 +195,7 @@ class FaceDataModule(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: FaceBatch, device: torch.device, dataloader_idx: int) -> FaceBatch:
         # Lightning's own looks for tensors in every batch anew.
-        return FaceBatch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        return FaceBatch(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch))
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
         """Augment and scale a batch of bytes on the training device."""
