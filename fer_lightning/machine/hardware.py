@@ -26,9 +26,9 @@ def has_gpu() -> bool:
     """Whether there is a CUDA GPU here.
 
     Raises:
-        InputError: There is one, but this PyTorch cannot use it, as if its driver is too old.
+        InputError: There is one, but this PyTorch cannot use it, for example because the driver is too old.
     """
-    if not torch.cuda.is_available():  # which Lightning has look at the GPU alone, not at its driver
+    if not torch.cuda.is_available():  # Lightning lets it count the GPUs without a look at their driver
         return False
     try:
         torch.cuda.init()
@@ -96,7 +96,7 @@ def describe_hardware(gpus: Sequence[int] | None = None) -> dict[str, Any]:
     """Processor, threads and GPUs, as plain data.
 
     Args:
-        gpus: Positions of the GPUs that were used; None names all that this process may use, for what used them.
+        gpus: Positions of the GPUs that were used; None names all that this process may use.
     """
     return {
         "cpu": _cpu_name(),
