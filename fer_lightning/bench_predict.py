@@ -29,6 +29,7 @@ from fer_lightning.inference.reading import predict_sources
 from fer_lightning.inference.results import Results
 from fer_lightning.inference.sources import Source, open_sources
 from fer_lightning.labels import FER2013_CLASSES
+from fer_lightning.machine.cores import usable_cores
 from fer_lightning.machine.hardware import describe_hardware
 from fer_lightning.models import create_model
 from fer_lightning.preprocess import Preprocess
@@ -187,7 +188,7 @@ def _by_hand(model: Path, paths: list[str]) -> Iterator[list[Box]]:
 
 def _print_photos(model: Path, truth: dict[str, list[Box]]) -> None:
     """Run our prediction and the hand-written loop over the same photos, in turn for every hundred."""
-    cores = describe_hardware(gpus=())["cores"]
+    cores = usable_cores()
     paths = sorted(truth)
     spent = {"fer-predict": 0.0, "by hand": 0.0}
     found = dict.fromkeys(spent, 0)

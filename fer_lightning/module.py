@@ -106,7 +106,7 @@ class ExpressionClassifier(L.LightningModule):
         self.test_meter = Meter("test", num_classes, calibration=True)
         self._findings: dict[str, Findings] = {}
         self.teachers: Teachers | None = None
-        if isinstance(loss, partial):  # Hydra's own looks at every call what it may call, longer than the loss takes
+        if isinstance(loss, partial):  # Hydra's own checks its target at every call, which takes longer than the loss
             loss = partial(loss.func, *loss.args, **loss.keywords)
         self._loss = loss or losses.cross_entropy
         counts = torch.tensor(class_counts if class_counts is not None else [1] * num_classes)

@@ -99,9 +99,9 @@ def test_what_begins_to_learn_later_does_as_if_it_were_alone():
     steps(both[0], optimizer, 2)
     with_gradients(both[1], seed=5)
     optimizer.step()
-    steps_alone = Muon(alone.parameters())
+    its_optimizer = Muon(alone.parameters())
     with_gradients(alone, seed=5)
-    steps_alone.step()
+    its_optimizer.step()
     torch.testing.assert_close(both[1].weight, alone.weight, rtol=0, atol=0)
 
 

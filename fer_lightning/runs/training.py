@@ -127,8 +127,8 @@ def _fit(
     except SystemExit:  # Lightning's way to end on Ctrl-C
         print(f"error: stopped by Ctrl-C{_goes_on(run_dir)}", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except Exception:
-        if trainer.strategy.launcher is not None:  # its other processes may be waiting for this one
+    except Exception:  # whatever it is, it is raised again: the other processes may only not wait for this one for ever
+        if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
 
